@@ -1,0 +1,29 @@
+//! Pixels, coordinates, masks, labels, frames and file formats.
+//!
+//! This crate knows nothing of networks or strategies. Axes are `y, x` everywhere: arrays are `[H, W]` or `[H, W, C]`,
+//! sizes are `[h, w]`, rectangles are half-open. Orders from elsewhere enter through named doors (`from_xywh`, `from_xyxy`).
+
+mod error;
+mod frame;
+mod image;
+mod labels;
+mod mask;
+pub mod output;
+mod read;
+mod rect;
+mod resample;
+mod tile;
+
+pub use error::{Error, ErrorKind};
+pub use frame::{LogitFrame, LogitMap};
+pub use image::{Image, Normalization, Rgb, SampleType};
+pub use labels::Labels;
+pub use mask::Mask;
+pub use output::{WriteSeek, write_atomically, write_labels_png16, write_labels_tiff, write_rgb_png, write_rgba_png};
+pub use read::{ReadOptions, read_labels};
+pub use rect::Rect;
+pub use resample::resize_bilinear;
+pub use tile::{Tile, tiles};
+
+/// A `Result` whose error is this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,23 @@
+//! Strategies that turn a network into instances, one file each: [`amg`], [`ais`], [`apg`], [`prompted`].
+//!
+//! They work on the traits of [`model`], so that they run on a scripted model in milliseconds and know neither tensors nor
+//! weights.
+
+pub mod ais;
+pub mod amg;
+pub mod apg;
+#[cfg(test)]
+mod golden;
+pub mod model;
+pub mod ops;
+pub mod prompted;
+#[doc(hidden)]
+pub mod scripted;
+mod segmentation;
+
+pub use ais::Ais;
+pub use amg::Amg;
+pub use apg::Apg;
+pub use model::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
+pub use prompted::Prompted;
+pub use segmentation::{ObjectOrigin, ObjectRecord, Segmentation};
