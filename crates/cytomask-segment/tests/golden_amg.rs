@@ -99,6 +99,9 @@ fn mask_suppression_equals_micro_sam() {
                     let kept = mask_nms(&all, &scores, threshold.parse().unwrap(), overlap, true);
                     assert_eq!(kept, expected, "{case} {name} {threshold}");
                 }
+                if case == 0 {
+                    continue; // the merged labels are in the file for the larger case only
+                }
                 let large: Vec<usize> = (0..masks.len()).filter(|&index| masks[index].area() > 25).collect();
                 let large_masks: Vec<&Mask> = large.iter().map(|&index| &masks[index]).collect();
                 let large_scores: Vec<f32> = large.iter().map(|&index| scores[index]).collect();
