@@ -104,8 +104,8 @@ fn push_runs(row: &[f32], threshold: f32, y: u32, offset: u32, runs: &mut Vec<(u
     let mut x = 0;
     while let Some(skipped) = row[x..].iter().position(|&value| value > threshold) {
         let start = x + skipped;
-        // Not `<=`: NaN is not above a threshold either.
-        let length = row[start..].iter().position(|&value| !(value > threshold)).unwrap_or(row.len() - start);
+        // Not `value <= threshold`: NaN is not above a threshold either.
+        let length = row[start..].iter().take_while(|&&value| value > threshold).count();
         runs.push((y, offset + start as u32, offset + (start + length) as u32));
         x = start + length;
     }

@@ -49,12 +49,12 @@ impl Image {
     pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let raw = read(path.as_ref(), options, Purpose::Image)?;
         let samples = raw.chunky(match &raw.samples {
-            DecodingResult::U8(values) => widen(values, |value| f32::from(value)),
-            DecodingResult::U16(values) => widen(values, |value| f32::from(value)),
+            DecodingResult::U8(values) => widen(values, f32::from),
+            DecodingResult::U16(values) => widen(values, f32::from),
             DecodingResult::U32(values) => widen(values, |value| value as f32),
             DecodingResult::U64(values) => widen(values, |value| value as f32),
-            DecodingResult::I8(values) => widen(values, |value| f32::from(value)),
-            DecodingResult::I16(values) => widen(values, |value| f32::from(value)),
+            DecodingResult::I8(values) => widen(values, f32::from),
+            DecodingResult::I16(values) => widen(values, f32::from),
             DecodingResult::I32(values) => widen(values, |value| value as f32),
             DecodingResult::I64(values) => widen(values, |value| value as f32),
             DecodingResult::F16(values) => widen(values, half::f16::to_f32),

@@ -1,0 +1,480 @@
+//! Every flag of the program. Where µSAM has a name for a setting, the flag carries that name.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// Find every cell, nucleus or organoid in microscopy images.
+#[derive(Parser)]
+#[command(name = "cytomask", version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cytomask segment cells.tif -o results           outlines, labels and a table with the built-in model
+  cytomask segment images/ -o results --mode ais  a whole folder, decoder + watershed only (faster)
+  cytomask segment he.png -o results -m vit_b_histopathology.pt
+  cytomask evaluate truth/ results/ --csv scores.csv
+  cytomask models list";
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Segment images into instance masks.
+    Segment(Box<SegmentArgs>),
+    /// Score predicted label images against true ones (mSA, SA50, SA75).
+    Evaluate(EvaluateArgs),
+    /// List, fetch, check and convert models.
+    Models(ModelsArgs),
+    /// Train or fine-tune a model on images and label images.
+    #[cfg(feature = "train")]
+    Train(TrainArgs),
+    /// Write the network's intermediate tensors (for parity checks).
+    #[command(hide = true)]
+    Dump(DumpArgs),
+}
+
+/// How masks are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// APG where the model has an instance decoder, else AMG.
+    Auto,
+    /// Automatic mask generation: a grid of points.
+    Amg,
+    /// Automatic instance segmentation: decoder maps and a watershed.
+    Ais,
+    /// Automatic prompt generation: decoder maps, point prompts, promptable model, NMS.
+    Apg,
+    /// The prompts given by --point, --box or --prompts.
+    Prompt,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    Auto,
+    Cpu,
+    Cuda,
+    Wgpu,
+    Metal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LabelFormat {
+    /// 32-bit label TIFF, deflate.
+    Tiff,
+    /// 16-bit PNG (at most 65,535 objects).
+    Png,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Normalize {
+    /// What the model was trained with.
+    Model,
+    /// µSAM's minimum–maximum per channel, truncated to 8 bit.
+    Minmax,
+    /// 0.1–99.9 percentiles per channel.
+    Percentile,
+    /// Samples are 0–255 already and stay as they are.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PromptSource {
+    /// Connected components of thresholded maps.
+    Components,
+    /// Maxima of the boundary distance.
+    Maxima,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PromptKind {
+    Point,
+    Box,
+    PointAndBox,
+}
+
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// A model's name (see `cytomask models list`) or a checkpoint file. Without it the built-in cytomask-t runs.
+    #[arg(short, long, alias = "model_type", value_name = "NAME|PATH", default_value = "cytomask-t")]
+    pub(crate) model: String,
+
+    /// A separate decoder checkpoint (µSAM's `*_decoder.pt`).
+    #[arg(long, value_name = "PATH")]
+    pub(crate) decoder: Option<PathBuf>,
+
+    /// Where the network runs.
+    #[arg(short, long, value_enum, default_value_t = Device::Auto)]
+    pub(crate) device: Device,
+}
+
+#[derive(Args)]
+pub(crate) struct SegmentArgs {
+    /// Images (PNG, JPEG, TIFF) or folders of images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+
+    /// Folder for the results; with a single image also a file ending in .tif or .png for its labels.
+    #[arg(short, long, alias = "output_path", value_name = "DIR")]
+    pub(crate) output: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// How masks are found.
+    #[arg(long, alias = "strategy", value_enum, default_value_t = Mode::Auto)]
+    pub(crate) mode: Mode,
+
+    /// Page of a multi-page TIFF, counted from 0.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) page: u32,
+
+    /// How samples become 0–255.
+    #[arg(long, value_enum, default_value_t = Normalize::Model)]
+    pub(crate) normalize: Normalize,
+
+    /// Tile height and width for large images, e.g. 384,384; 0 for no tiles. [default: by model]
+    #[arg(long = "tile_shape", value_name = "Y,X", value_parser = pair)]
+    pub(crate) tile_shape: Option<[u32; 2]>,
+
+    /// Overlap around each tile, e.g. 64,64.
+    #[arg(long, value_name = "Y,X", value_parser = pair)]
+    pub(crate) halo: Option<[u32; 2]>,
+
+    /// Enlarge (or shrink) the image by this factor before the network; `auto` measures the objects first. Built-in model only.
+    #[arg(long, value_name = "FACTOR|auto", default_value = "auto")]
+    pub(crate) scale: String,
+
+    /// Reproduce upstream's choices where they differ from the right ones, so that scores are comparable.
+    #[arg(long)]
+    pub(crate) compat: bool,
+
+    #[command(flatten)]
+    pub(crate) thresholds: ThresholdArgs,
+
+    #[command(flatten)]
+    pub(crate) prompts: PromptArgs,
+
+    /// File format of the labels.
+    #[arg(long, value_enum, default_value_t = LabelFormat::Tiff)]
+    pub(crate) format: LabelFormat,
+
+    /// Do not draw the overlay PNG.
+    #[arg(long)]
+    pub(crate) no_overlay: bool,
+
+    /// Print a summary as JSON on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Say what would be done, with an estimate of time and memory, and stop.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Use these decoder maps (safetensors, `fields` [3, H, W]) in place of the model's. For parity checks.
+    #[arg(long, hide = true)]
+    pub(crate) fields: Option<PathBuf>,
+}
+
+/// Settings of the strategies, under µSAM's names. Unset ones take the model's defaults.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Thresholds (defaults by mode and model)")]
+pub(crate) struct ThresholdArgs {
+    /// AIS, APG: below it a pixel may belong to an object's centre.
+    #[arg(long = "center_distance_threshold", value_name = "0..1")]
+    pub(crate) center_distance_threshold: Option<f32>,
+    /// AIS, APG: below it a pixel is far enough inside.
+    #[arg(long = "boundary_distance_threshold", value_name = "0..1")]
+    pub(crate) boundary_distance_threshold: Option<f32>,
+    /// AIS, APG: above it a pixel is foreground.
+    #[arg(long = "foreground_threshold", value_name = "0..1")]
+    pub(crate) foreground_threshold: Option<f32>,
+    /// AIS: sigma of the smoothing of the foreground, pixels.
+    #[arg(long = "foreground_smoothing", value_name = "SIGMA")]
+    pub(crate) foreground_smoothing: Option<f32>,
+    /// AIS: sigma of the smoothing of the distance maps, pixels.
+    #[arg(long = "distance_smoothing", value_name = "SIGMA")]
+    pub(crate) distance_smoothing: Option<f32>,
+    /// Objects of fewer pixels are dropped.
+    #[arg(long = "min_size", value_name = "PIXELS")]
+    pub(crate) min_size: Option<u32>,
+    /// APG: masks that overlap more than this are one object.
+    #[arg(long = "nms_threshold", value_name = "0..1")]
+    pub(crate) nms_threshold: Option<f32>,
+    /// APG: measure overlap as intersection over the smaller mask.
+    #[arg(long = "intersection_over_min")]
+    pub(crate) intersection_over_min: bool,
+    /// APG: let the network propose three masks a prompt and keep its best.
+    #[arg(long)]
+    pub(crate) multimasking: bool,
+    /// APG: logit above which a pixel belongs to a mask, or `auto` (Otsu).
+    #[arg(long = "mask_threshold", value_name = "LOGIT|auto")]
+    pub(crate) mask_threshold: Option<String>,
+    /// APG: decode again with the box of each mask as prompt.
+    #[arg(long = "refine_with_box_prompts")]
+    pub(crate) refine_with_box_prompts: bool,
+    /// APG: where prompts come from.
+    #[arg(long = "prompt_source", value_enum)]
+    pub(crate) prompt_source: Option<PromptSource>,
+    /// APG: what is derived for each object.
+    #[arg(long = "prompt_kind", value_enum)]
+    pub(crate) prompt_kind: Option<PromptKind>,
+    /// APG: masks whose score (predicted IoU × stability) is lower are dropped.
+    #[arg(long = "min_score", value_name = "0..1")]
+    pub(crate) min_score: Option<f32>,
+    /// AMG: masks whose predicted IoU is lower are dropped.
+    #[arg(long = "pred_iou_thresh", value_name = "0..1")]
+    pub(crate) pred_iou_thresh: Option<f32>,
+    /// AMG: masks less stable than this are dropped.
+    #[arg(long = "stability_score_thresh", value_name = "0..1")]
+    pub(crate) stability_score_thresh: Option<f32>,
+    /// AMG: box overlap above which the worse of two masks is dropped.
+    #[arg(long = "box_nms_thresh", value_name = "0..1")]
+    pub(crate) box_nms_thresh: Option<f32>,
+    /// AMG: points along each side of the grid.
+    #[arg(long = "points_per_side", value_name = "N")]
+    pub(crate) points_per_side: Option<u32>,
+    /// AMG: layers of crops, each with twice as many crops a side.
+    #[arg(long = "crop_n_layers", value_name = "N")]
+    pub(crate) crop_n_layers: Option<u32>,
+    /// AMG: holes and islands of fewer pixels are removed.
+    #[arg(long = "min_mask_region_area", value_name = "PIXELS")]
+    pub(crate) min_mask_region_area: Option<u32>,
+    /// Prompts decoded together.
+    #[arg(long = "batch_size", alias = "points_per_batch", value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+}
+
+#[derive(Args, Default)]
+#[command(next_help_heading = "Prompts (--mode prompt)")]
+pub(crate) struct PromptArgs {
+    /// A positive point, one object each: row, column.
+    #[arg(long = "point", value_name = "Y,X", value_parser = numbers::<2>)]
+    pub(crate) points: Vec<[f32; 2]>,
+    /// A box, one object each: top, left, bottom, right.
+    #[arg(long = "box", value_name = "Y0,X0,Y1,X1", value_parser = numbers::<4>)]
+    pub(crate) boxes: Vec<[f32; 4]>,
+    /// A JSON or CSV file of prompts (docs/prompts.md).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct EvaluateArgs {
+    /// A true label image, or a folder of them.
+    pub(crate) labels: PathBuf,
+    /// The predicted label image, or a folder. `NAME_labels.tif` matches the true `NAME.*`.
+    pub(crate) predictions: PathBuf,
+    /// Write one line per image.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Score an image without true and predicted objects 0, as upstream does, instead of 1.
+    #[arg(long)]
+    pub(crate) compat: bool,
+    /// Print the table as JSON on stdout.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ModelsArgs {
+    #[command(subcommand)]
+    pub(crate) command: ModelsCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// All known models and whether they are on this machine.
+    List {
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What is known of one model: files, hashes, licence, citation, defaults.
+    Info {
+        /// A model's name or a checkpoint file.
+        model: String,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download a model and check its hash.
+    Pull {
+        /// A model's name.
+        name: String,
+    },
+    /// Take a model's files from disk (for machines without network).
+    Import {
+        /// A model's name.
+        name: String,
+        /// Its files, e.g. `vit_b.pt vit_b_decoder.pt`.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Accept a file whose hash differs from the published one.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Write a model as safetensors or in µSAM's .pt layout.
+    Export {
+        /// A model's name or a checkpoint file.
+        model: String,
+        /// Target file, .safetensors or .pt.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Check the hashes of cached models.
+    Verify {
+        /// A model's name; all cached ones without it.
+        name: Option<String>,
+    },
+    /// Print where a cached model (or the cache) lies.
+    Path {
+        /// A model's name.
+        name: Option<String>,
+    },
+}
+
+#[cfg(feature = "train")]
+#[derive(Args)]
+pub(crate) struct TrainArgs {
+    /// Folder of training images.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) images: PathBuf,
+    /// Folder of label images with the same stems.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) labels: PathBuf,
+    /// Folder of validation images; without it one image in ten is held out.
+    #[arg(long = "val_images", value_name = "DIR", requires = "val_labels")]
+    pub(crate) val_images: Option<PathBuf>,
+    /// Folder of validation label images.
+    #[arg(long = "val_labels", value_name = "DIR", requires = "val_images")]
+    pub(crate) val_labels: Option<PathBuf>,
+    /// Folder for checkpoints and the log.
+    #[arg(short, long, alias = "save_root", value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Optimizer steps.
+    #[arg(long = "n_iterations", default_value_t = 1000)]
+    pub(crate) iterations: u64,
+    /// Crops in a batch.
+    #[arg(long = "batch_size", default_value_t = 4)]
+    pub(crate) batch_size: usize,
+    /// Side of the training crops, a multiple of 32.
+    #[arg(long = "patch_shape", default_value_t = 224)]
+    pub(crate) patch_shape: u32,
+    /// Peak learning rate.
+    #[arg(long = "learning_rate", default_value_t = 1e-4)]
+    pub(crate) learning_rate: f64,
+    /// Objects prompted for in each crop.
+    #[arg(long = "n_objects_per_batch", default_value_t = 8)]
+    pub(crate) objects_per_crop: usize,
+    /// Validate and write a checkpoint every so many steps.
+    #[arg(long = "save_every", default_value_t = 100)]
+    pub(crate) save_every: u64,
+    /// Seed of sampling and augmentation.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Go on from the last checkpoint in the output folder.
+    #[arg(long)]
+    pub(crate) resume: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct DumpArgs {
+    /// The image.
+    pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// File to write (safetensors).
+    #[arg(long)]
+    pub(crate) stages: PathBuf,
+    /// Prompts to decode.
+    #[arg(long)]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Decode three masks a prompt.
+    #[arg(long)]
+    pub(crate) multimask: bool,
+    /// Upstream's choices.
+    #[arg(long)]
+    pub(crate) compat: bool,
+}
+
+/// `Y,X` or one number for both.
+fn pair(text: &str) -> Result<[u32; 2], String> {
+    let parts: Vec<&str> = text.split([',', ' ']).collect();
+    let number = |part: &str| part.trim().parse::<u32>().map_err(|_| format!("expected Y,X in pixels, found {text:?}"));
+    match parts.as_slice() {
+        [both] => number(both).map(|n| [n, n]),
+        [y, x] => Ok([number(y)?, number(x)?]),
+        _ => Err(format!("expected Y,X in pixels, found {text:?}")),
+    }
+}
+
+/// Exactly `N` numbers with commas between.
+fn numbers<const N: usize>(text: &str) -> Result<[f32; N], String> {
+    let parsed: Vec<f32> = text
+        .split(',')
+        .map(|part| part.trim().parse::<f32>().ok().filter(|value| value.is_finite()))
+        .collect::<Option<_>>()
+        .ok_or_else(|| format!("expected {N} numbers with commas between, found {text:?}"))?;
+    parsed.try_into().map_err(|found: Vec<f32>| format!("expected {N} numbers, found {}", found.len()))
+}
+
+/// Lets every flag be written with `-` or `_` between its words: µSAM uses `_`, most programs `-`.
+pub(crate) fn normalized(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut known = Vec::new();
+    collect_flags(&Cli::command(), &mut known);
+    arguments
+        .map(|argument| {
+            let Some(flag) = argument.to_str().and_then(|text| text.strip_prefix("--")) else { return argument };
+            let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+            if known.iter().any(|known| known == name) {
+                return argument;
+            }
+            match known.iter().find(|known| known.replace('_', "-") == name.replace('_', "-")) {
+                Some(known) => value.map_or(format!("--{known}"), |value| format!("--{known}={value}")).into(),
+                None => argument,
+            }
+        })
+        .collect()
+}
+
+fn collect_flags(command: &clap::Command, into: &mut Vec<String>) {
+    for argument in command.get_arguments() {
+        into.extend(argument.get_long().map(str::to_owned));
+        into.extend(argument.get_all_aliases().unwrap_or_default().into_iter().map(str::to_owned));
+    }
+    for inner in command.get_subcommands() {
+        collect_flags(inner, into);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_a_flag_join_by_either_sign() {
+        let given = ["cytomask", "segment", "a_b.png", "--dry_run", "--min-size=4", "--nms_threshold", "0.5"];
+        let found = normalized(given.iter().map(OsString::from));
+        assert_eq!(found, ["cytomask", "segment", "a_b.png", "--dry-run", "--min_size=4", "--nms_threshold", "0.5"]);
+    }
+
+    #[test]
+    fn pairs_and_numbers_say_what_they_expected() {
+        assert_eq!(pair("384,256"), Ok([384, 256]));
+        assert_eq!(pair("384"), Ok([384, 384]));
+        assert!(pair("a,b").unwrap_err().contains("\"a,b\""));
+        assert!(numbers::<2>("1,nan").is_err());
+        assert!(numbers::<4>("1,2").unwrap_err().contains("found 2"));
+    }
+}

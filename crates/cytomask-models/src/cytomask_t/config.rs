@@ -1,0 +1,49 @@
+//! Sizes and run-time options.
+
+use super::scale::ScaleChoice;
+use crate::tiny_vit::{TinyVitConfig, VIT_T};
+
+/// Mean of the pixels of SAM's training images, RGB, 0–255.
+pub const PIXEL_MEAN: [f32; 3] = [123.675, 116.28, 103.53];
+
+/// Their standard deviation.
+pub const PIXEL_STD: [f32; 3] = [58.395, 57.12, 57.375];
+
+/// What fixes the shape of every tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CytomaskTConfig {
+    /// The image encoder.
+    pub encoder: TinyVitConfig,
+    /// Channels of the instance decoder's levels, strides 16, 8, 4, 2, 1.
+    pub decoder_widths: [usize; 5],
+    /// Channels of the map that the mask tokens weigh.
+    pub refiner_channels: usize,
+    /// Hidden channels of the MLP on the mask tokens.
+    pub refiner_hidden: usize,
+}
+
+/// The embedded model: 10.5 M parameters.
+pub const CYTOMASK_T: CytomaskTConfig = CytomaskTConfig {
+    encoder: VIT_T,
+    decoder_widths: [128, 96, 64, 32, 16],
+    refiner_channels: 16,
+    refiner_hidden: 128,
+};
+
+/// How images are run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CytomaskTOptions {
+    /// The scale at which the network sees an image.
+    pub scale: ScaleChoice,
+    /// Longest side of an image at the chosen scale, pixels. Larger images are for the caller to tile.
+    pub max_side: u32,
+    /// Prompts decoded at once. On a CPU small batches are faster; on a GPU take 32 or more.
+    pub prompt_batch: usize,
+}
+
+impl Default for CytomaskTOptions {
+    /// Automatic scale; 2048 pixels, where the full-size feature maps take 0.3 GB each; 4 prompts, measured on two cores.
+    fn default() -> Self {
+        Self { scale: ScaleChoice::Auto, max_side: 2048, prompt_batch: 4 }
+    }
+}

@@ -1,0 +1,322 @@
+//! The joiner: encoder, prompt encoder, mask decoder, instance decoder and mask refiner as one promptable network.
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData, activation::sigmoid},
+};
+use cytomask_image::{LogitFrame, LogitMap, Rgb};
+use cytomask_segment::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
+
+use super::{
+    config::{CytomaskTConfig, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD},
+    instance_decoder::InstanceDecoder,
+    mask_refiner::MaskRefiner,
+    scale::{ScaleChoice, automatic_scale, object_areas},
+};
+use crate::{
+    error::{Error, ErrorKind},
+    loading::{TensorSource, load_into, values},
+    sam::{MaskDecoder, MaskDecoderConfig, PromptEncoder, PromptEncoderConfig},
+    tiny_vit::{TinyVit, TinyVitConfig, UNUSED_PREFIXES},
+};
+
+/// Coordinates are divided by this, whatever the input size: height and width in input pixels.
+const COORDINATE_EXTENT: [f32; 2] = [1024.0; 2];
+
+/// Pixels from one token of the embedding to the next.
+const EMBEDDING_STRIDE: usize = 16;
+
+/// The compact default model. Field names are the checkpoint's keys.
+#[derive(Module, Debug)]
+pub struct CytomaskT {
+    /// TinyViT.
+    pub image_encoder: TinyVit,
+    /// SAM's.
+    pub prompt_encoder: PromptEncoder,
+    /// SAM's.
+    pub mask_decoder: MaskDecoder,
+    /// The three maps.
+    pub instance_decoder: InstanceDecoder,
+    /// Masks at stride 2.
+    pub mask_refiner: MaskRefiner,
+    #[module(skip)]
+    options: CytomaskTOptions,
+}
+
+/// Everything that is computed once for an image.
+#[derive(Clone, Debug)]
+pub struct CytomaskTEmbedding {
+    /// `[1, 256, H / 16, W / 16]` of the padded input.
+    pub features: Tensor<4>,
+    /// `[1, 256, H / 16, W / 16]`, where the features lie, for the mask decoder.
+    pub positions: Tensor<4>,
+    /// `[1, C, H / 2, W / 2]`, what the mask refiner weighs.
+    pub refiner_features: Tensor<4>,
+    /// `[1, 3, H, W]`, 0–1.
+    pub maps: Tensor<4>,
+    /// Where the padded input lies over the image.
+    pub frame: LogitFrame,
+}
+
+impl CytomaskT {
+    /// Placeholder values; see [`CytomaskT::load`].
+    pub fn new(config: &CytomaskTConfig, device: &Device) -> Self {
+        Self {
+            image_encoder: TinyVit::new(&config.encoder, device),
+            prompt_encoder: PromptEncoder::new(&PromptEncoderConfig::SAM, device),
+            mask_decoder: MaskDecoder::new(&MaskDecoderConfig::SAM, device),
+            instance_decoder: InstanceDecoder::new(config, device),
+            mask_refiner: MaskRefiner::new(config, device),
+            options: CytomaskTOptions::default(),
+        }
+    }
+
+    /// Reads all tensors. MobileSAM's classifier may be present and is left out.
+    ///
+    /// # Errors
+    /// `MissingTensor` or `Shape` for the first tensor that is absent or does not fit, `Format` for one that has no place.
+    pub fn load(config: &CytomaskTConfig, source: &dyn TensorSource, device: &Device) -> Result<Self, Error> {
+        let loaded = load_into(Self::new(config, device), source, "")?;
+        let classifier = |name: &str| {
+            name.strip_prefix("image_encoder.")
+                .is_some_and(|name| UNUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        };
+        match loaded.unused.iter().find(|name| !classifier(name)) {
+            Some(name) => Err(Error::new(ErrorKind::Format, format!("tensor `{name}` has no place in cytomask-t"))),
+            None => Ok(loaded.module),
+        }
+    }
+
+    /// With other options.
+    #[must_use]
+    pub fn with_options(mut self, options: CytomaskTOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The options in use.
+    pub fn options(&self) -> &CytomaskTOptions {
+        &self.options
+    }
+
+    /// The scale [`ScaleChoice::Auto`] takes for an image, and the embedding at 1× that was computed to find out. Callers that
+    /// tile ask once for the whole image (or a part of it) and encode every tile at that scale.
+    ///
+    /// # Errors
+    /// As [`CytomaskT::encode_at`].
+    pub fn automatic_scale(&self, image: &Rgb) -> Result<(f32, CytomaskTEmbedding), Error> {
+        let embedding = self.encode_at(image, 1.0)?;
+        let scale = automatic_scale(&object_areas(&self.fields(&embedding)?));
+        Ok((scale, embedding))
+    }
+
+    /// Encodes an image at a scale of its own.
+    ///
+    /// # Errors
+    /// `Value` when the scale is not a positive number, `Shape` when the image has no pixels or not as many samples as its size
+    /// says, `Unsupported` when it is larger than [`CytomaskTOptions::max_side`] at that scale.
+    pub fn encode_at(&self, image: &Rgb, scale: f32) -> Result<CytomaskTEmbedding, Error> {
+        let input = self.input_size(image, scale)?;
+        let multiple = TinyVitConfig::INPUT_MULTIPLE as u32;
+        let padded = input.map(|side| side.next_multiple_of(multiple));
+        let pixels = if input == image.size {
+            image.normalize_and_pad(padded, PIXEL_MEAN, PIXEL_STD)
+        } else {
+            image.resize(input).normalize_and_pad(padded, PIXEL_MEAN, PIXEL_STD)
+        };
+        let shape = [1, 3, padded[0] as usize, padded[1] as usize];
+        let pixels = Tensor::from_data(TensorData::new(pixels, shape), &self.device());
+        self.encode_tensor(pixels, LogitFrame { padded, input, image: image.size })
+    }
+
+    /// Encodes a normalised, padded input.
+    ///
+    /// # Shapes
+    /// `pixels` `[1, 3, H, W]`, `H` and `W` multiples of 32 and equal to `frame.padded`
+    ///
+    /// # Errors
+    /// `Shape` when the input is not of that form.
+    pub fn encode_tensor(&self, pixels: Tensor<4>, frame: LogitFrame) -> Result<CytomaskTEmbedding, Error> {
+        let taps = self.image_encoder.forward_with_taps(pixels.clone())?;
+        let decoded = self.instance_decoder.forward(&taps, pixels);
+        let refiner_features = self.mask_refiner.features(decoded.f4, decoded.f2);
+        let [_, _, h, w] = taps.embedding.dims();
+        Ok(CytomaskTEmbedding {
+            features: taps.embedding,
+            positions: self.prompt_encoder.dense_positions([h, w], EMBEDDING_STRIDE, COORDINATE_EXTENT),
+            refiner_features,
+            maps: sigmoid(decoded.map_logits),
+            frame,
+        })
+    }
+
+    /// Decodes prompts of one form; see [`PromptEncoder::sparse`].
+    fn decode_batch(
+        &self,
+        embedding: &CytomaskTEmbedding,
+        prompts: &[Prompt],
+        multimask: bool,
+    ) -> Result<Vec<Vec<Candidate>>, Error> {
+        let inputs: Vec<Prompt> = prompts.iter().map(|prompt| in_input_frame(prompt, &embedding.frame)).collect();
+        let sparse = self.prompt_encoder.sparse(&inputs, COORDINATE_EXTENT)?;
+        let dense = match prompts.iter().map(|prompt| prompt.mask.as_deref()).collect::<Option<Vec<_>>>() {
+            Some(masks) => self.prompt_encoder.masks(self.mask_logits(&masks, &embedding.frame)?),
+            None => self.prompt_encoder.no_mask(),
+        };
+        let decoded = self.mask_decoder.forward(embedding.features.clone(), embedding.positions.clone(), sparse, dense);
+        let all = decoded.predicted_iou.dims()[1];
+        let kept = if multimask { 1..all } else { 0..1 };
+        let logits = self.mask_refiner.refine(
+            embedding.refiner_features.clone(),
+            decoded.logits.slice_dim(1, kept.clone()),
+            decoded.mask_tokens.slice_dim(1, kept.clone()),
+        );
+        let [_, masks, grid_h, grid_w] = logits.dims();
+        let scores = values(decoded.predicted_iou.slice_dim(1, kept));
+        let grid = [grid_h as u32, grid_w as u32];
+        let candidates: Vec<Candidate> = values(logits)
+            .chunks_exact(grid_h * grid_w)
+            .zip(scores)
+            .map(|(values, predicted_iou)| Candidate {
+                logits: LogitMap { grid, values: values.to_vec(), frame: embedding.frame },
+                predicted_iou,
+            })
+            .collect();
+        Ok(candidates.chunks_exact(masks).map(<[Candidate]>::to_vec).collect())
+    }
+
+    /// Mask prompts at stride 4, `[B, 1, H / 4, W / 4]`. Logits at stride 2, as this network gives them, are averaged.
+    fn mask_logits(&self, masks: &[&LogitMap], frame: &LogitFrame) -> Result<Tensor<4>, Error> {
+        let coarse = frame.padded.map(|side| side / 4);
+        let fine = frame.padded.map(|side| side / 2);
+        let mut rows = Vec::with_capacity(masks.len() * (coarse[0] * coarse[1]) as usize);
+        for mask in masks {
+            let fits = mask.values.len() as u64 == u64::from(mask.grid[0]) * u64::from(mask.grid[1]);
+            if mask.frame != *frame || !fits || (mask.grid != coarse && mask.grid != fine) {
+                let expected = format_args!("logits of this embedding on a grid of {fine:?} or {coarse:?}").to_string();
+                let found = format!("grid {:?}, {} values, {:?}", mask.grid, mask.values.len(), mask.frame);
+                return Err(Error::new(ErrorKind::Shape, format!("mask prompt: expected {expected}, found {found}")));
+            }
+            if mask.grid == coarse {
+                rows.extend_from_slice(&mask.values);
+            } else {
+                let width = fine[1] as usize;
+                for pair in mask.values.chunks_exact(2 * width) {
+                    let (upper, lower) = pair.split_at(width);
+                    let cells = upper.chunks_exact(2).zip(lower.chunks_exact(2));
+                    rows.extend(cells.map(|(upper, lower)| (upper[0] + upper[1] + lower[0] + lower[1]) / 4.0));
+                }
+            }
+        }
+        let shape = [masks.len(), 1, coarse[0] as usize, coarse[1] as usize];
+        Ok(Tensor::from_data(TensorData::new(rows, shape), &self.device()))
+    }
+
+    /// `[h, w]` of an image at a scale.
+    fn input_size(&self, image: &Rgb, scale: f32) -> Result<[u32; 2], Error> {
+        let pixels = u64::from(image.size[0]) * u64::from(image.size[1]);
+        if pixels == 0 || image.samples.len() as u64 != 3 * pixels {
+            let found = format!("{:?} with {} samples", image.size, image.samples.len());
+            return Err(Error::new(ErrorKind::Shape, format!("image: expected [h, w, 3] with pixels, found {found}")));
+        }
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(Error::new(ErrorKind::Value, format!("scale: expected a positive number, found {scale}")));
+        }
+        let input = image.size.map(|side| (f64::from(side) * f64::from(scale)).round().max(1.0));
+        let limit = self.options.max_side;
+        if input.iter().any(|&side| side > f64::from(limit)) {
+            let message = format!(
+                "image of {} × {} pixels at scale {scale}: cytomask-t takes at most {limit} pixels a side; cut it into tiles",
+                image.size[0], image.size[1]
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(input.map(|side| side as u32))
+    }
+
+    fn device(&self) -> Device {
+        self.mask_refiner.conv3.weight.lazy_device()
+    }
+}
+
+impl PromptModel for CytomaskT {
+    type Embedding = CytomaskTEmbedding;
+    type Error = Error;
+
+    /// At the scale of [`CytomaskTOptions::scale`]. An image that would be too large at 2× stays at 1×.
+    fn encode(&self, image: &Rgb) -> Result<CytomaskTEmbedding, Error> {
+        match self.options.scale {
+            ScaleChoice::Fixed(scale) => self.encode_at(image, scale),
+            ScaleChoice::Auto => {
+                let (scale, embedding) = self.automatic_scale(image)?;
+                if scale == 1.0 || self.input_size(image, scale).is_err() {
+                    Ok(embedding)
+                } else {
+                    self.encode_at(image, scale)
+                }
+            }
+        }
+    }
+
+    fn decode(
+        &self,
+        embedding: &CytomaskTEmbedding,
+        prompts: &[Prompt],
+        multimask: bool,
+    ) -> Result<Vec<Vec<Candidate>>, Error> {
+        for (index, prompt) in prompts.iter().enumerate() {
+            check(prompt).map_err(|what| Error::new(ErrorKind::Value, format!("prompt {index}: {what}")))?;
+        }
+        let mut decoded = Vec::with_capacity(prompts.len());
+        // Neighbours of one form go together; a change of form starts a new batch, so that the order stays.
+        for run in prompts.chunk_by(|a, b| form(a) == form(b)) {
+            for batch in run.chunks(self.options.prompt_batch.max(1)) {
+                decoded.extend(self.decode_batch(embedding, batch, multimask)?);
+            }
+        }
+        Ok(decoded)
+    }
+}
+
+impl FieldModel for CytomaskT {
+    fn fields(&self, embedding: &CytomaskTEmbedding) -> Result<Fields, Error> {
+        let frame = embedding.frame;
+        let pixels = frame.padded[0] as usize * frame.padded[1] as usize;
+        let maps = values(embedding.maps.clone());
+        let mut maps = maps.chunks_exact(pixels).map(|map| frame.map_to_image(frame.padded, map));
+        let mut next =
+            || maps.next().ok_or_else(|| Error::shape("maps", [1, 3, frame.padded[0], frame.padded[1]], pixels));
+        Ok(Fields { size: frame.image, foreground: next()?, center_distance: next()?, boundary_distance: next()? })
+    }
+}
+
+/// What must agree within a batch.
+fn form(prompt: &Prompt) -> (usize, bool, bool) {
+    (prompt.points.len(), prompt.bounds.is_some(), prompt.mask.is_some())
+}
+
+/// What is wrong with a prompt, if anything.
+fn check(prompt: &Prompt) -> Result<(), &'static str> {
+    if prompt.points.is_empty() && prompt.bounds.is_none() && prompt.mask.is_none() {
+        return Err("expected points, a box or a mask, found none of them");
+    }
+    let points = prompt.points.iter().flat_map(|point| [point.y, point.x]);
+    let corners = prompt.bounds.iter().flat_map(|bounds| [bounds.y0, bounds.x0, bounds.y1, bounds.x1]);
+    if points.chain(corners).all(f32::is_finite) { Ok(()) } else { Err("expected finite coordinates") }
+}
+
+/// Points and box from image pixels to pixels of the resized input. Pixel centres are at whole numbers on both sides and centres
+/// map to centres, which SAM's plain multiplication misses by up to half an input pixel.
+fn in_input_frame(prompt: &Prompt, frame: &LogitFrame) -> Prompt {
+    let factor = |axis: usize| frame.input[axis] as f32 / frame.image[axis] as f32;
+    let y = |y: f32| (y + 0.5) * factor(0) - 0.5;
+    let x = |x: f32| (x + 0.5) * factor(1) - 0.5;
+    let points = prompt.points.iter().map(|point| PointPrompt { y: y(point.y), x: x(point.x), ..*point }).collect();
+    let bounds = prompt.bounds.map(|bounds| BoxPrompt {
+        y0: y(bounds.y0),
+        x0: x(bounds.x0),
+        y1: y(bounds.y1),
+        x1: x(bounds.x1),
+    });
+    Prompt { points, bounds, mask: None }
+}

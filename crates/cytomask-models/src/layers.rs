@@ -1,0 +1,605 @@
+//! Layers whose parameter names and layouts are those of the checkpoints, and the plain functions they call.
+//!
+//! Weights stay as PyTorch stores them (linear `[C_out, C_in]`, convolution `[C_out, C_in / groups, kH, kW]`), so that a
+//! checkpoint is copied without a map and written back the same way. A new layer holds placeholder values (zeros; ones for
+//! the weights of norms) that are not allocated before they are read: loading ViT-H never holds two copies.
+//!
+//! Every network of this crate computes through the functions of this file and no other. A faster implementation on one
+//! device goes in here.
+
+use burn::{
+    module::{Module, Param, ParamId},
+    tensor::{
+        DType, Device, Tensor, TensorData, module as ops,
+        ops::{
+            AttentionModuleOptions, ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions, PadMode,
+        },
+    },
+};
+
+/// Epsilon of the layer norms of SAM's image encoder and of all two-dimensional layer norms.
+pub const LAYER_NORM_EPS: f64 = 1e-6;
+
+/// Epsilon of batch norms everywhere, and of PyTorch's layer norm where a network does not choose one.
+pub const TORCH_NORM_EPS: f64 = 1e-5;
+
+/// A trainable tensor filled with `value` when first read; loading replaces it before that.
+pub fn parameter<const D: usize>(shape: [usize; D], value: f32, device: &Device) -> Param<Tensor<D>> {
+    Param::uninitialized(
+        ParamId::new(),
+        move |device, require_grad| Tensor::full(shape, value, device).set_require_grad(require_grad),
+        device.clone(),
+        true,
+        shape.into(),
+    )
+}
+
+/// A tensor that is stored with the weights but not trained (running statistics, fixed random projections).
+pub fn buffer<const D: usize>(shape: [usize; D], value: f32, device: &Device) -> Param<Tensor<D>> {
+    Param::uninitialized(
+        ParamId::new(),
+        move |device, require_grad| Tensor::full(shape, value, device).set_require_grad(require_grad),
+        device.clone(),
+        false,
+        shape.into(),
+    )
+}
+
+/// `x · weightᵀ + bias` over the last axis.
+///
+/// # Shapes
+/// `x` `[..., C_in]`, `weight` `[C_out, C_in]`, `bias` `[C_out]` → `[..., C_out]`
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let mut dims = x.dims();
+    let [c_out, c_in] = weight.dims();
+    let rows = dims[..D - 1].iter().product::<usize>();
+    // One product over all rows; a batched one would be cut into small pieces.
+    let y = ops::linear(x.reshape([rows, c_in]), weight.transpose(), bias);
+    dims[D - 1] = c_out;
+    y.reshape(dims)
+}
+
+/// Two-dimensional convolution (cross-correlation), padded with zeros.
+///
+/// # Shapes
+/// `x` `[N, C_in, H, W]`, `weight` `[C_out, C_in / groups, kH, kW]`, `bias` `[C_out]` → `[N, C_out, H', W']`
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+    groups: usize,
+) -> Tensor<4> {
+    ops::conv2d(x, weight, bias, ConvOptions::new([stride; 2], [padding; 2], [1, 1], groups))
+}
+
+/// Transposed convolution without padding.
+///
+/// # Shapes
+/// `x` `[N, C_in, H, W]`, `weight` `[C_in, C_out, kH, kW]`, `bias` `[C_out]` → `[N, C_out, H', W']`
+pub fn conv_transpose2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: usize) -> Tensor<4> {
+    ops::conv_transpose2d(x, weight, bias, ConvTransposeOptions::new([stride; 2], [0, 0], [0, 0], [1, 1], 1))
+}
+
+/// Layer norm over the last axis (biased variance).
+///
+/// # Shapes
+/// `x` `[..., C]`, `weight` and `bias` `[C]` → `[..., C]`
+pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+    ops::layer_norm(x, weight, Some(bias), eps)
+}
+
+/// Layer norm over the channels of each pixel.
+///
+/// # Shapes
+/// `x` `[N, C, H, W]`, `weight` and `bias` `[C]` → `[N, C, H, W]`
+pub fn layer_norm2d(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<4> {
+    layer_norm(x.permute([0, 2, 3, 1]), weight, bias, eps).permute([0, 3, 1, 2])
+}
+
+/// Norm of each channel of each image over its pixels (biased variance), without weights, epsilon [`TORCH_NORM_EPS`].
+///
+/// # Shapes
+/// `[N, C, H, W]` → `[N, C, H, W]`
+pub fn instance_norm(x: Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    let gamma = Tensor::ones([h * w], &x.device());
+    ops::layer_norm(x.reshape([n, c, h * w]), gamma, None, TORCH_NORM_EPS).reshape([n, c, h, w])
+}
+
+/// The exact GELU, `x · Φ(x)` by the error function (not its tanh approximation).
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if on_plain_cpu(&x) {
+        return in_place(x, crate::kernels::gelu);
+    }
+    burn::tensor::activation::gelu(x)
+}
+
+/// Whether a tensor can be handed to a plain loop: `f32` in main memory, and no gradient is wanted.
+#[cfg(feature = "flex")]
+fn on_plain_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device() == Device::flex() && !x.is_autodiff()
+}
+
+/// Changes the values of a tensor. The backend lends its own memory when nobody else holds the tensor, else a copy.
+#[cfg(feature = "flex")]
+fn in_place<const D: usize>(x: Tensor<D>, change: impl FnOnce(&mut [f32])) -> Tensor<D> {
+    let device = x.device();
+    let mut data = x.into_data();
+    match data.as_mut_slice::<f32>() {
+        Ok(values) => change(values),
+        Err(error) => unreachable!("the type was checked: {error:?}"),
+    }
+    Tensor::from_data(data, &device)
+}
+
+/// `max(x, 0)`.
+pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    burn::tensor::activation::relu(x)
+}
+
+/// Softmax over the last axis.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    burn::tensor::activation::softmax(x, D - 1)
+}
+
+/// Scaled dot-product attention.
+///
+/// # Shapes
+/// `q` `[N, heads, Q, head]`, `k` and `v` `[N, heads, K, head]` → `[N, heads, Q, head]`
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+    ops::attention(q, k, v, None, None, AttentionModuleOptions::default())
+}
+
+/// Scaled dot-product attention over a map of `h · w` tokens with decomposed relative positions (Li et al. 2022, ViTDet): the
+/// logit of a query at `(y, x)` and a key at `(y', x')` gains `q · table_h[y, y'] + q · table_w[x, x']`, with `q` not scaled.
+///
+/// # Shapes
+/// `q`, `k`, `v` `[N, heads, h · w, head]`, `table_h` `[h, h, head]`, `table_w` `[w, w, head]` → `[N, heads, h · w, head]`
+pub fn relative_attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    table_h: Tensor<3>,
+    table_w: Tensor<3>,
+) -> Tensor<4> {
+    let [n, heads, tokens, head] = q.dims();
+    let ([h, _, _], [w, _, _]) = (table_h.dims(), table_w.dims());
+    let scale = (head as f64).sqrt().recip();
+    let map = q.clone().reshape([n * heads, h, w, head]);
+    // [n · heads, h, w, head] · [1, h, head, h], one product for each query row; columns likewise with the axes swapped.
+    let relative_h = map.clone().matmul(table_h.swap_dims(1, 2).unsqueeze());
+    let relative_w = map.swap_dims(1, 2).matmul(table_w.swap_dims(1, 2).unsqueeze()).swap_dims(1, 2);
+    let rows = |x: Tensor<4>| -> Tensor<3> {
+        let channels = x.dims()[3];
+        x.reshape([n * heads, tokens, channels])
+    };
+    let (parts, terms) = ([rows(q), rows(k), rows(v)], [rows(relative_h), rows(relative_w)]);
+    #[cfg(feature = "flex")]
+    if on_plain_cpu(&parts[0]) {
+        return relative_attention_in_pieces(parts, terms, scale).reshape([n, heads, tokens, head]);
+    }
+    relative_attention_by_channels(parts, terms, scale).reshape([n, heads, tokens, head])
+}
+
+/// [`relative_attention`] from the relative terms on, for GPUs and gradients. The terms ride along as further channels of the
+/// queries, against keys that name their row and column: the sum of the three terms is one product, and a fused attention never
+/// holds a map of logits as large as h² · w².
+///
+/// # Shapes
+/// `q`, `k`, `v` `[B, h · w, head]`, relative terms `[B, h · w, h]` and `[B, h · w, w]` → `[B, h · w, head]`
+pub(crate) fn relative_attention_by_channels(
+    [q, k, v]: [Tensor<3>; 3],
+    [relative_h, relative_w]: [Tensor<3>; 2],
+    scale: f64,
+) -> Tensor<3> {
+    let [batch, tokens, _] = q.dims();
+    let (h, w) = (relative_h.dims()[2], relative_w.dims()[2]);
+    let places = row_and_column(h, w, &q.device()).expand([batch, tokens, h + w]);
+    let q = Tensor::cat(vec![q * scale, relative_h, relative_w], 2).unsqueeze_dim::<4>(1);
+    let k = Tensor::cat(vec![k, places], 2).unsqueeze_dim::<4>(1);
+    let options = AttentionModuleOptions { scale: Some(1.0), ..Default::default() };
+    ops::attention(q, k, v.unsqueeze_dim::<4>(1), None, None, options).squeeze_dim::<3>(1)
+}
+
+/// Logits held at a time by [`relative_attention_in_pieces`]: 8 MiB, so that they are still in the cache when they are read.
+#[cfg(feature = "flex")]
+const LOGITS_AT_A_TIME: usize = 1 << 21;
+
+/// [`relative_attention`] from the relative terms on, for the CPU: some heads at a time, or some rows of one head.
+///
+/// # Shapes
+/// `q`, `k`, `v` `[B, h · w, head]`, relative terms `[B, h · w, h]` and `[B, h · w, w]` → `[B, h · w, head]`
+#[cfg(feature = "flex")]
+pub(crate) fn relative_attention_in_pieces(
+    [q, k, v]: [Tensor<3>; 3],
+    [relative_h, relative_w]: [Tensor<3>; 2],
+    scale: f64,
+) -> Tensor<3> {
+    let [batch, tokens, _] = q.dims();
+    let (h, w) = (relative_h.dims()[2], relative_w.dims()[2]);
+    let [terms_h, terms_w] = [relative_h, relative_w].map(crate::loading::values);
+    let heads = (LOGITS_AT_A_TIME / (tokens * tokens)).clamp(1, batch);
+    let rows = if heads > 1 { tokens } else { (LOGITS_AT_A_TIME / tokens).clamp(1, tokens) };
+    let mut pieces = Vec::new();
+    for first in (0..batch).step_by(heads) {
+        let these = first..(first + heads).min(batch);
+        let k = k.clone().slice_dim(0, these.clone()).swap_dims(1, 2);
+        let v = v.clone().slice_dim(0, these.clone());
+        let q = q.clone().slice_dim(0, these.clone());
+        let parts = (0..tokens).step_by(rows).map(|row| {
+            let end = (row + rows).min(tokens);
+            let logits = q.clone().slice_dim(1, row..end).matmul(k.clone());
+            // Several heads only come with all of their rows, so that a piece is one range of the terms.
+            let (from, to) = (these.start * tokens + row, (these.end - 1) * tokens + end);
+            let (terms_h, terms_w) = (&terms_h[from * h..to * h], &terms_w[from * w..to * w]);
+            let weights = in_place(logits, |logits| {
+                crate::kernels::softmax_relative(logits, scale as f32, terms_h, terms_w, [h, w]);
+            });
+            weights.matmul(v.clone())
+        });
+        pieces.push(Tensor::cat(parts.collect(), 1));
+    }
+    Tensor::cat(pieces, 0)
+}
+
+/// For each token of a map, its row and its column as one-hot vectors side by side.
+///
+/// # Shapes
+/// → `[1, h · w, h + w]`
+fn row_and_column(h: usize, w: usize, device: &Device) -> Tensor<3> {
+    let mut ones = vec![0.0_f32; h * w * (h + w)];
+    for (token, channels) in ones.chunks_exact_mut(h + w).enumerate() {
+        channels[token / w] = 1.0;
+        channels[h + token % w] = 1.0;
+    }
+    Tensor::from_data(TensorData::new(ones, [1, h * w, h + w]), device)
+}
+
+/// Bilinear resize with pixel centres at half-integers (`align_corners = False`), not antialiased.
+///
+/// # Shapes
+/// `[N, C, H, W]` → `[N, C, size[0], size[1]]`
+pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
+    let [_, _, h, w] = x.dims();
+    if [h, w] == size {
+        return x;
+    }
+    let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false).with_output_size(size);
+    ops::interpolate(x, options)
+}
+
+/// Bilinear ×2, [`resize_bilinear`].
+///
+/// # Shapes
+/// `[N, C, H, W]` → `[N, C, 2H, 2W]`
+pub fn upsample2(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, h, w] = x.dims();
+    #[cfg(feature = "flex")]
+    if on_plain_cpu(&x) {
+        let (device, [n, c, _, _]) = (x.device(), x.dims());
+        let data = x.into_data();
+        let Ok(values) = data.as_slice::<f32>() else { unreachable!("the type was checked") };
+        let doubled = crate::kernels::upsample2(values, [h, w]);
+        return Tensor::from_data(TensorData::new(doubled, [n, c, 2 * h, 2 * w]), &device);
+    }
+    resize_bilinear(x, [2 * h, 2 * w])
+}
+
+/// Zeros added below and to the right of axes 1 and 2.
+///
+/// # Shapes
+/// `[N, H, W, C]` → `[N, H + bottom, W + right, C]`
+pub fn pad_bottom_right(x: Tensor<4>, bottom: usize, right: usize) -> Tensor<4> {
+    if bottom == 0 && right == 0 {
+        return x;
+    }
+    x.pad([(0, 0), (0, bottom), (0, right), (0, 0)], PadMode::Constant(0.0))
+}
+
+/// Cuts a token map into square windows, row by row; the map is first padded with zeros below and to the right.
+///
+/// # Shapes
+/// `[N, H, W, C]` → `[N · ⌈H / size⌉ · ⌈W / size⌉, size, size, C]`
+pub fn partition_windows(x: Tensor<4>, size: usize) -> Tensor<4> {
+    let [n, h, w, c] = x.dims();
+    let (rows, columns) = (h.div_ceil(size), w.div_ceil(size));
+    pad_bottom_right(x, rows * size - h, columns * size - w)
+        .reshape([n, rows, size, columns, size, c])
+        .swap_dims(2, 3)
+        .reshape([n * rows * columns, size, size, c])
+}
+
+/// The way back from [`partition_windows`]: joins the windows and crops the padding.
+///
+/// # Shapes
+/// `[N · ⌈H / size⌉ · ⌈W / size⌉, size, size, C]` → `[N, H, W, C]` with `[H, W] = map`
+pub fn join_windows(windows: Tensor<4>, map: [usize; 2]) -> Tensor<4> {
+    let [total, size, _, c] = windows.dims();
+    let (rows, columns) = (map[0].div_ceil(size), map[1].div_ceil(size));
+    let n = total / (rows * columns);
+    windows
+        .reshape([n, rows, columns, size, size, c])
+        .swap_dims(2, 3)
+        .reshape([n, rows * size, columns * size, c])
+        .slice([0..n, 0..map[0], 0..map[1], 0..c])
+}
+
+/// A linear map of the last axis.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[C_out, C_in]`
+    pub weight: Param<Tensor<2>>,
+    /// `[C_out]`
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// With bias.
+    pub fn new(c_in: usize, c_out: usize, device: &Device) -> Self {
+        Self { weight: parameter([c_out, c_in], 0.0, device), bias: Some(parameter([c_out], 0.0, device)) }
+    }
+
+    /// # Shapes
+    /// `[..., C_in]` → `[..., C_out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// A two-dimensional convolution with a square kernel.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[C_out, C_in / groups, k, k]`
+    pub weight: Param<Tensor<4>>,
+    /// `[C_out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    stride: usize,
+    padding: usize,
+    groups: usize,
+}
+
+impl Conv2d {
+    /// With bias, stride 1, no padding, one group.
+    pub fn new(c_in: usize, c_out: usize, kernel: usize, device: &Device) -> Self {
+        Self {
+            weight: parameter([c_out, c_in, kernel, kernel], 0.0, device),
+            bias: Some(parameter([c_out], 0.0, device)),
+            stride: 1,
+            padding: 0,
+            groups: 1,
+        }
+    }
+
+    /// With another stride, the same on both axes.
+    #[must_use]
+    pub fn with_stride(mut self, stride: usize) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// With zeros around the input.
+    #[must_use]
+    pub fn with_padding(mut self, padding: usize) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// One filter for each channel (`C_out = C_in = groups`).
+    #[must_use]
+    pub fn depthwise(mut self) -> Self {
+        let [c_out, _, kernel, _] = self.weight.lazy_shape().dims();
+        let device = self.weight.lazy_device();
+        self.weight = parameter([c_out, 1, kernel, kernel], 0.0, &device);
+        self.groups = c_out;
+        self
+    }
+
+    /// Without bias.
+    #[must_use]
+    pub fn without_bias(mut self) -> Self {
+        self.bias = None;
+        self
+    }
+
+    /// # Shapes
+    /// `[N, C_in, H, W]` → `[N, C_out, H', W']`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.forward_with(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+
+    /// This layer's geometry with other values, as [`ConvBn`] needs it.
+    fn forward_with(&self, x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+        conv2d(x, weight, bias, self.stride, self.padding, self.groups)
+    }
+}
+
+/// A transposed convolution with a square kernel, no padding, with bias.
+#[derive(Module, Debug)]
+pub struct ConvTranspose2d {
+    /// `[C_in, C_out, k, k]`
+    pub weight: Param<Tensor<4>>,
+    /// `[C_out]`
+    pub bias: Option<Param<Tensor<1>>>,
+    stride: usize,
+}
+
+impl ConvTranspose2d {
+    /// Kernel and stride 2 double the size.
+    pub fn new(c_in: usize, c_out: usize, kernel: usize, stride: usize, device: &Device) -> Self {
+        Self {
+            weight: parameter([c_in, c_out, kernel, kernel], 0.0, device),
+            bias: Some(parameter([c_out], 0.0, device)),
+            stride,
+        }
+    }
+
+    /// # Shapes
+    /// `[N, C_in, H, W]` → `[N, C_out, (H − 1) · stride + k, (W − 1) · stride + k]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        conv_transpose2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.stride)
+    }
+}
+
+/// Layer norm over the last axis.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[C]`
+    pub weight: Param<Tensor<1>>,
+    /// `[C]`
+    pub bias: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Over `channels`; [`LAYER_NORM_EPS`] and [`TORCH_NORM_EPS`] are the two epsilons in use.
+    pub fn new(channels: usize, eps: f64, device: &Device) -> Self {
+        Self { weight: parameter([channels], 1.0, device), bias: parameter([channels], 0.0, device), eps }
+    }
+
+    /// # Shapes
+    /// `[..., C]` → `[..., C]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        layer_norm(x, self.weight.val(), self.bias.val(), self.eps)
+    }
+}
+
+/// Layer norm over the channels of each pixel, epsilon [`LAYER_NORM_EPS`].
+#[derive(Module, Debug)]
+pub struct LayerNorm2d {
+    /// `[C]`
+    pub weight: Param<Tensor<1>>,
+    /// `[C]`
+    pub bias: Param<Tensor<1>>,
+}
+
+impl LayerNorm2d {
+    /// Over `channels`.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self { weight: parameter([channels], 1.0, device), bias: parameter([channels], 0.0, device) }
+    }
+
+    /// # Shapes
+    /// `[N, C, H, W]` → `[N, C, H, W]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        layer_norm2d(x, self.weight.val(), self.bias.val(), LAYER_NORM_EPS)
+    }
+}
+
+/// Batch norm, epsilon [`TORCH_NORM_EPS`]. The running statistics are never updated here.
+#[derive(Module, Debug)]
+pub struct BatchNorm2d {
+    /// `[C]`
+    pub weight: Param<Tensor<1>>,
+    /// `[C]`
+    pub bias: Param<Tensor<1>>,
+    /// `[C]`
+    pub running_mean: Param<Tensor<1>>,
+    /// `[C]`
+    pub running_var: Param<Tensor<1>>,
+}
+
+impl BatchNorm2d {
+    /// Over `channels`.
+    pub fn new(channels: usize, device: &Device) -> Self {
+        Self {
+            weight: parameter([channels], 1.0, device),
+            bias: parameter([channels], 0.0, device),
+            running_mean: buffer([channels], 0.0, device),
+            running_var: buffer([channels], 1.0, device),
+        }
+    }
+
+    /// Factor and offset `[C]` of the frozen norm: `y = x · factor + offset`. Differentiable in weight and bias.
+    pub fn affine(&self) -> (Tensor<1>, Tensor<1>) {
+        let factor = self.weight.val() / (self.running_var.val().detach() + TORCH_NORM_EPS).sqrt();
+        let offset = self.bias.val() - self.running_mean.val().detach() * factor.clone();
+        (factor, offset)
+    }
+
+    /// With the running statistics (PyTorch's `eval()`).
+    ///
+    /// # Shapes
+    /// `[N, C, H, W]` → `[N, C, H, W]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (factor, offset) = self.affine();
+        let c = factor.dims()[0];
+        x * factor.reshape([1, c, 1, 1]) + offset.reshape([1, c, 1, 1])
+    }
+
+    /// With the mean and biased variance of this batch over `N, H, W` (PyTorch's `train()`, which µSAM's instance decoder is
+    /// left in at inference).
+    ///
+    /// # Shapes
+    /// `[N, C, H, W]` → `[N, C, H, W]`
+    pub fn forward_batch_statistics(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::batch_norm_train(x, self.weight.val(), self.bias.val(), TORCH_NORM_EPS).output
+    }
+}
+
+/// A convolution without bias followed by a frozen batch norm. Both run as one convolution; the folded weight is computed on
+/// the fly, so that gradients reach the convolution's weight and the norm's weight and bias.
+#[derive(Module, Debug)]
+pub struct ConvBn {
+    /// The convolution.
+    pub c: Conv2d,
+    /// The norm.
+    pub bn: BatchNorm2d,
+}
+
+impl ConvBn {
+    /// Takes the geometry of `convolution` and drops its bias.
+    pub fn new(convolution: Conv2d) -> Self {
+        let channels = convolution.weight.lazy_shape()[0];
+        let device = convolution.weight.lazy_device();
+        Self { c: convolution.without_bias(), bn: BatchNorm2d::new(channels, &device) }
+    }
+
+    /// # Shapes
+    /// `[N, C_in, H, W]` → `[N, C_out, H', W']`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let (factor, offset) = self.bn.affine();
+        let c_out = factor.dims()[0];
+        self.c.forward_with(x, self.c.weight.val() * factor.reshape([c_out, 1, 1, 1]), Some(offset))
+    }
+}
+
+/// Two or more linear maps with ReLU between them (SAM's `MLP`).
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// In order.
+    pub layers: Vec<Linear>,
+}
+
+impl Mlp {
+    /// Through the widths given, input first.
+    pub fn new(widths: &[usize], device: &Device) -> Self {
+        Self { layers: widths.windows(2).map(|pair| Linear::new(pair[0], pair[1], device)).collect() }
+    }
+
+    /// # Shapes
+    /// `[..., C_in]` → `[..., C_out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let last = self.layers.len().saturating_sub(1);
+        self.layers.iter().enumerate().fold(x, |x, (index, layer)| {
+            let x = layer.forward(x);
+            if index < last { relu(x) } else { x }
+        })
+    }
+}
+
+/// An embedding table of which all rows are used.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[rows, C]`
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// `rows` of `channels`.
+    pub fn new(rows: usize, channels: usize, device: &Device) -> Self {
+        Self { weight: parameter([rows, channels], 0.0, device) }
+    }
+}

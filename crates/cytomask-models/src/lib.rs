@@ -1,0 +1,25 @@
+//! Networks, checkpoints, the weights registry and device choice. The tensor framework stays here and in cytomask-train.
+
+pub mod cytomask_t;
+pub mod device;
+mod error;
+#[cfg(test)]
+mod golden;
+#[cfg(feature = "flex")]
+mod kernels;
+pub mod layers;
+pub mod loading;
+mod model;
+#[doc(hidden)]
+pub mod seeded;
+pub mod sam;
+pub mod tiny_vit;
+pub mod unetr;
+
+pub use device::DeviceChoice;
+pub use cytomask_t::ScaleChoice;
+pub use error::{Error, ErrorKind};
+pub use model::{Cost, Embedding, Family, Model, machine_rate};
+
+/// A `Result` whose error is this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,339 @@
+//! Any supported network behind one type: opened from a checkpoint, run by the strategies.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor};
+use cytomask_image::{Normalization, Rgb};
+use cytomask_segment::{Candidate, FieldModel, Fields, Prompt, PromptModel};
+pub use cytomask_weights::Family;
+use cytomask_weights::{Checkpoint, TensorMap};
+
+use crate::cytomask_t::scale::{automatic_scale, object_areas};
+use crate::cytomask_t::{CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice};
+use crate::loading::{NamedTensor, load_into, state_dict, values};
+use crate::sam::{Sam, SamConfig, SamEmbedding, SamOptions, SamPredictor, VIT_B, VIT_H, VIT_L};
+use crate::tiny_vit::{UNUSED_PREFIXES, VIT_T};
+use crate::unetr::{Unetr, UnetrConfig};
+use crate::{DeviceChoice, Error, ErrorKind};
+
+/// An opened network with what is known of its weights.
+#[derive(Clone, Debug)]
+pub struct Model {
+    name: String,
+    family: Family,
+    path: Option<PathBuf>,
+    licence: String,
+    device: Device,
+    network: Network,
+}
+
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one value a program; the tensors lie elsewhere")]
+enum Network {
+    Sam(SamPredictor),
+    CytomaskT(CytomaskT),
+}
+
+/// Features of an encoded image.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few values; the tensors lie elsewhere")]
+pub enum Embedding {
+    /// Of SAM, MobileSAM, µSAM, PathoSAM.
+    Sam(SamEmbedding),
+    /// Of the built-in model.
+    CytomaskT(CytomaskTEmbedding),
+}
+
+/// What running a network costs.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Billions of multiply–accumulate operations of the encoder.
+    pub encoder_gmac: f64,
+    /// The same for the instance decoder.
+    pub decoder_gmac: f64,
+    /// The same for one prompt.
+    pub prompt_gmac: f64,
+    /// Weights and the largest activations, bytes.
+    pub memory_bytes: u64,
+}
+
+impl Model {
+    /// Builds the network a checkpoint belongs to, on the chosen device. `decoder` is a separate instance decoder; without one a
+    /// decoder inside the checkpoint is taken.
+    ///
+    /// # Errors
+    /// `Unsupported` for a family that cannot be run (yet) or a decoder given as the model; `MissingTensor`, `Shape` or `Format`
+    /// for tensors that do not fit.
+    pub fn open(
+        name: &str,
+        checkpoint: &Checkpoint,
+        decoder: Option<&Checkpoint>,
+        device: DeviceChoice,
+    ) -> Result<Self, Error> {
+        let device = device.open()?;
+        let family = checkpoint.family().map_err(|error| Error::new(ErrorKind::Unsupported, error.to_string()))?;
+        let tensors = checkpoint.model();
+        let located = |error: Error| match checkpoint.path() {
+            Some(path) => error.with_path(path),
+            None => error,
+        };
+        let sam = |config: &SamConfig| load_sam(Sam::vit(config, &device), tensors);
+        let sam = match family {
+            Family::VitB => sam(&VIT_B),
+            Family::VitL => sam(&VIT_L),
+            Family::VitH => sam(&VIT_H),
+            Family::VitT => load_sam(Sam::tiny_vit(&VIT_T, &device), tensors),
+            Family::CytomaskT => {
+                if decoder.is_some() {
+                    let message = "cytomask-t has its own instance decoder: expected no separate one";
+                    return Err(Error::new(ErrorKind::Unsupported, message));
+                }
+                let network = CytomaskT::load(&CYTOMASK_T, tensors, &device).map_err(located)?;
+                let network = Network::CytomaskT(network);
+                return Ok(Self::described(name, family, checkpoint, device, network));
+            }
+            other => {
+                let message = format!("{}: expected a SAM, µSAM or cytomask checkpoint to run", other.name());
+                return Err(located(Error::new(ErrorKind::Unsupported, message)));
+            }
+        };
+        let sam = sam.map_err(located)?;
+        let decoder_tensors = match decoder {
+            Some(separate) => Some(decoder_of(separate)?),
+            None => checkpoint.decoder(),
+        };
+        let decoder = decoder_tensors.map(|tensors| load_unetr(tensors, &device)).transpose().map_err(located)?;
+        let predictor = SamPredictor::new(sam, decoder, SamOptions::default(), device.clone())?;
+        Ok(Self::described(name, family, checkpoint, device, Network::Sam(predictor)))
+    }
+
+    fn described(name: &str, family: Family, checkpoint: &Checkpoint, device: Device, network: Network) -> Self {
+        let registered = cytomask_weights::registry::find(name).map(|entry| entry.licence.to_owned());
+        let licence = registered.unwrap_or_else(|| "unknown: a checkpoint given by path".into());
+        Self { name: name.to_owned(), family, path: checkpoint.path().map(Path::to_path_buf), licence, device, network }
+    }
+
+    /// The name it was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What kind of network it is.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The checkpoint's file; none for weights inside the program.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Under which terms the weights may be used, as far as known.
+    pub fn licence(&self) -> &str {
+        &self.licence
+    }
+
+    /// Whether decoder maps can be had, as AIS and APG need them.
+    pub fn has_decoder(&self) -> bool {
+        match &self.network {
+            Network::Sam(predictor) => predictor.has_instance_decoder(),
+            Network::CytomaskT(_) => true,
+        }
+    }
+
+    /// How images must be converted before they are encoded.
+    pub fn normalization(&self) -> Normalization {
+        match &self.network {
+            Network::Sam(_) => Normalization::MicroSam,
+            // As in training: docs/default-model.md.
+            Network::CytomaskT(_) => Normalization::Percentile { low: 0.1, high: 99.9 },
+        }
+    }
+
+    /// The scale images are run at, for networks that have a choice.
+    pub fn scale(&self) -> Option<ScaleChoice> {
+        match &self.network {
+            Network::Sam(_) => None,
+            Network::CytomaskT(network) => Some(network.options().scale),
+        }
+    }
+
+    /// The same model running at another scale; a network without a choice stays as it is.
+    #[must_use]
+    pub fn with_scale(&self, scale: ScaleChoice) -> Self {
+        let mut changed = self.clone();
+        if let Network::CytomaskT(network) = &mut changed.network {
+            let options = CytomaskTOptions { scale, ..network.options().clone() };
+            *network = network.clone().with_options(options);
+        }
+        changed
+    }
+
+    /// Areas in pixels of the objects that decoder maps show, roughly; input of [`Model::scale_for`].
+    pub fn object_areas(fields: &Fields) -> Vec<u64> {
+        object_areas(fields)
+    }
+
+    /// The scale that suits objects of these areas, measured at 1×.
+    pub fn scale_for(areas: &[u64]) -> f32 {
+        automatic_scale(areas)
+    }
+
+    /// Takes the network and its device out, to train it.
+    ///
+    /// # Errors
+    /// `Unsupported` for any family but cytomask-t.
+    pub fn into_cytomask_t(self) -> Result<(CytomaskT, Device), Error> {
+        match self.network {
+            Network::CytomaskT(network) => Ok((network, self.device)),
+            Network::Sam(_) => {
+                let message = format!("training {}: only cytomask-t can be trained so far", self.family.name());
+                Err(Error::new(ErrorKind::Unsupported, message))
+            }
+        }
+    }
+
+    /// All weights by their checkpoint names: the network's, and those of a separate instance decoder.
+    pub fn tensors(&self) -> (Vec<NamedTensor>, Option<Vec<NamedTensor>>) {
+        match &self.network {
+            Network::Sam(predictor) => {
+                let decoder = predictor.instance_decoder().map(|decoder| state_dict(decoder, ""));
+                (state_dict(predictor.sam(), ""), decoder)
+            }
+            Network::CytomaskT(network) => (state_dict(network, ""), None),
+        }
+    }
+
+    /// Intermediate tensors for comparisons with other implementations: `normalized` `[3, H, W]` and `embedding`.
+    ///
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn stages(&self, image: &Rgb, embedding: &Embedding) -> Result<Vec<NamedTensor>, Error> {
+        let (features, frame) = match embedding {
+            Embedding::Sam(embedding) => (&embedding.features, embedding.frame),
+            Embedding::CytomaskT(embedding) => (&embedding.features, embedding.frame),
+        };
+        let resized = match &self.network {
+            Network::Sam(_) => image.resize_longest_side(frame.padded[0].max(frame.padded[1])),
+            Network::CytomaskT(_) => image.resize(frame.input),
+        };
+        let normalized = resized.normalize_and_pad(frame.padded, PIXEL_MEAN, PIXEL_STD);
+        let [h, w] = frame.padded.map(|side| side as usize);
+        let shape = features.dims().to_vec();
+        Ok(vec![
+            ("normalized".into(), vec![3, h, w], normalized),
+            ("embedding".into(), shape, values(features.clone())),
+        ])
+    }
+
+    /// What an image of `size` costs. Counts of operations are those of the published architectures; memory is a rough measure.
+    pub fn cost(&self, size: [u32; 2]) -> Cost {
+        let gigabytes = |share: f64| (share * 1e9) as u64;
+        // From the architectures at 1024²; the UNETR decoder and a prompt cost the same for every encoder.
+        let (encoder_gmac, memory) = match self.family {
+            Family::VitB => (486.0, 1.5),
+            Family::VitL => (1492.8, 2.8),
+            Family::VitH => (2980.5, 4.6),
+            Family::VitT => (38.8, 0.8),
+            _ => {
+                let megapixels = f64::from(size[0]) * f64::from(size[1]) / 1024.0_f64.powi(2);
+                // The encoder again, and the slim decoder: 0.73 GMAC for 224².
+                let encoder_gmac = 38.8 * megapixels;
+                let decoder_gmac = 15.3 * megapixels;
+                let prompt_gmac = 0.4 + 1.81 * megapixels;
+                return Cost { encoder_gmac, decoder_gmac, prompt_gmac, memory_bytes: gigabytes(0.3 + 0.9 * megapixels) };
+            }
+        };
+        let memory = memory + if self.has_decoder() { 1.2 } else { 0.0 };
+        Cost { encoder_gmac, decoder_gmac: 410.9, prompt_gmac: 1.81, memory_bytes: gigabytes(memory) }
+    }
+}
+
+/// Fills a SAM; MobileSAM's unused classifier and tensors of a training checkpoint beside the network are left out.
+fn load_sam(sam: Sam, tensors: &TensorMap) -> Result<Sam, Error> {
+    let loaded = load_into(sam, tensors, "")?;
+    let known = |name: &str| {
+        name.strip_prefix("image_encoder.")
+            .is_some_and(|name| UNUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+            || name == "pixel_mean"
+            || name == "pixel_std"
+    };
+    match loaded.unused.iter().find(|name| !known(name)) {
+        Some(name) => Err(Error::new(ErrorKind::Format, format!("tensor `{name}` has no place in this network"))),
+        None => Ok(loaded.module),
+    }
+}
+
+fn decoder_of(separate: &Checkpoint) -> Result<&TensorMap, Error> {
+    separate.decoder().ok_or_else(|| {
+        let error = Error::new(ErrorKind::Unsupported, "expected an instance decoder checkpoint (keys base.*, deconv1.*, …)");
+        match separate.path() {
+            Some(path) => error.with_path(path),
+            None => error,
+        }
+    })
+}
+
+fn load_unetr(tensors: &TensorMap, device: &Device) -> Result<Unetr, Error> {
+    let config = UnetrConfig::detect(TensorMap::names(tensors));
+    let loaded = load_into(Unetr::new(&config, device), tensors, "")?;
+    match loaded.unused.first() {
+        Some(name) => Err(Error::new(ErrorKind::Format, format!("tensor `{name}` has no place in the instance decoder"))),
+        None => Ok(loaded.module),
+    }
+}
+
+impl PromptModel for Model {
+    type Embedding = Embedding;
+    type Error = Error;
+
+    fn encode(&self, image: &Rgb) -> Result<Embedding, Error> {
+        match &self.network {
+            Network::Sam(predictor) => predictor.encode(image).map(Embedding::Sam),
+            Network::CytomaskT(network) => network.encode(image).map(Embedding::CytomaskT),
+        }
+    }
+
+    fn decode(&self, embedding: &Embedding, prompts: &[Prompt], multimask: bool) -> Result<Vec<Vec<Candidate>>, Error> {
+        match (&self.network, embedding) {
+            (Network::Sam(predictor), Embedding::Sam(embedding)) => predictor.decode(embedding, prompts, multimask),
+            (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => network.decode(embedding, prompts, multimask),
+            _ => Err(foreign()),
+        }
+    }
+}
+
+impl FieldModel for Model {
+    fn fields(&self, embedding: &Embedding) -> Result<Fields, Error> {
+        match (&self.network, embedding) {
+            (Network::Sam(predictor), Embedding::Sam(embedding)) => predictor.fields(embedding),
+            (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => network.fields(embedding),
+            _ => Err(foreign()),
+        }
+    }
+}
+
+fn foreign() -> Error {
+    Error::new(ErrorKind::Value, "the embedding was made by a network of another kind")
+}
+
+/// Billions of multiply–accumulate operations a second that networks reach on a device, from a short matrix product.
+///
+/// Networks reach about half of the product's rate (docs/benchmarks.md).
+pub fn machine_rate(device: DeviceChoice) -> f64 {
+    const SIDE: usize = 512;
+    const SHARE: f64 = 0.5;
+    let Ok(device) = device.open() else { return 0.0 };
+    let matrix = || Tensor::<2>::ones([SIDE, SIDE], &device);
+    let product = || wait_for(matrix().matmul(matrix()));
+    product();
+    let start = std::time::Instant::now();
+    product();
+    let seconds = start.elapsed().as_secs_f64().max(1e-6);
+    SHARE * (SIDE as f64).powi(3) / seconds / 1e9
+}
+
+fn wait_for(product: Tensor<2>) -> usize {
+    // Reading a value waits for the device.
+    product.into_data().num_elements()
+}

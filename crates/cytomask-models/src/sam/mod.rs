@@ -1,0 +1,17 @@
+//! Segment Anything (Kirillov et al. 2023): image encoder, prompt encoder, mask decoder, and their joiner.
+
+pub mod config;
+pub mod image_encoder;
+pub mod mask_decoder;
+pub mod model;
+pub mod prompt_encoder;
+pub mod transformer;
+
+pub use config::{MaskDecoderConfig, PromptEncoderConfig, SamConfig, VIT_B, VIT_H, VIT_L, VitConfig};
+pub use image_encoder::ImageEncoder;
+pub use mask_decoder::{DecodedMasks, MaskDecoder};
+pub use model::{Encoder, Sam, SamEmbedding, SamOptions, SamPredictor};
+pub use prompt_encoder::PromptEncoder;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! The attention block: attention inside windows, a depthwise convolution, an MLP.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Int, Tensor, TensorData, module::attention, ops::AttentionModuleOptions},
+};
+
+use super::encoder::depthwise;
+use crate::layers::{ConvBn, LayerNorm, Linear, TORCH_NORM_EPS, gelu, join_windows, parameter, partition_windows};
+
+/// Attention, local convolution and MLP of one block.
+#[derive(Module, Debug)]
+pub struct TinyVitBlock {
+    /// Inside windows, with its own layer norm.
+    pub attn: WindowAttention,
+    /// 3 × 3 on each channel, between attention and MLP; replaces its input.
+    pub local_conv: ConvBn,
+    /// With its own layer norm.
+    pub mlp: TinyVitMlp,
+}
+
+impl TinyVitBlock {
+    pub(super) fn new(channels: usize, heads: usize, window: usize, mlp_ratio: usize, device: &Device) -> Self {
+        Self {
+            attn: WindowAttention::new(channels, heads, window, device),
+            local_conv: depthwise(channels, 1, device),
+            mlp: TinyVitMlp::new(channels, channels * mlp_ratio, device),
+        }
+    }
+
+    /// # Shapes
+    /// `[N, C, H, W]` → `[N, C, H, W]`, any `H`, `W`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = x.permute([0, 2, 3, 1]); // [N, H, W, C]
+        let x = self.attn.forward(x.clone()) + x;
+        let x = self.local_conv.forward(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
+        let x = self.mlp.forward(x.clone()) + x;
+        x.permute([0, 3, 1, 2])
+    }
+}
+
+/// Multi-head attention inside square windows with a learnt bias for each distance `(|dy|, |dx|)`.
+#[derive(Module, Debug)]
+pub struct WindowAttention {
+    /// `[heads, window²]`, at `|dy| · window + |dx|`.
+    pub attention_biases: Param<Tensor<2>>,
+    /// `[C]`
+    pub norm: LayerNorm,
+    /// `[3 C, C]`; the rows of one head lie together: its queries, its keys, its values. (SAM's ViT keeps the queries of all
+    /// heads together.)
+    pub qkv: Linear,
+    /// `[C, C]`
+    pub proj: Linear,
+    heads: usize,
+    window: usize,
+}
+
+impl WindowAttention {
+    fn new(channels: usize, heads: usize, window: usize, device: &Device) -> Self {
+        Self {
+            attention_biases: parameter([heads, window * window], 0.0, device),
+            norm: LayerNorm::new(channels, TORCH_NORM_EPS, device),
+            qkv: Linear::new(channels, 3 * channels, device),
+            proj: Linear::new(channels, channels, device),
+            heads,
+            window,
+        }
+    }
+
+    /// Windows are padded with zeros BEFORE the layer norm, as upstream does: padded tokens enter as the norm's bias and are
+    /// attended to.
+    ///
+    /// # Shapes
+    /// `[N, H, W, C]` → `[N, H, W, C]`
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, h, w, c] = x.dims();
+        let tokens = self.window * self.window;
+        let windows = partition_windows(x, self.window); // [B, window, window, C]
+        let count = windows.dims()[0];
+        let qkv = self
+            .qkv
+            .forward(self.norm.forward(windows.reshape([count, tokens, c])))
+            .reshape([count, tokens, self.heads, 3, c / self.heads])
+            .permute([3, 0, 2, 1, 4]); // [3, B, heads, tokens, head]
+        let [query, key, value] = [0, 1, 2].map(|index| qkv.clone().slice_dim(0, index..index + 1).squeeze_dim::<4>(0));
+        // The default scale is head^-1/2.
+        let y = attention(query, key, value, None, Some(self.bias()), AttentionModuleOptions::default());
+        let y = self.proj.forward(y.swap_dims(1, 2).reshape([count, tokens, c]));
+        join_windows(y.reshape([count, self.window, self.window, c]), [h, w])
+    }
+
+    /// `[1, heads, tokens, tokens]`
+    fn bias(&self) -> Tensor<4> {
+        let tokens = self.window * self.window;
+        let biases = self.attention_biases.val();
+        let indices = Tensor::<1, Int>::from_data(
+            TensorData::new(distance_indices(self.window), [tokens * tokens]),
+            &biases.device(),
+        );
+        biases.select(1, indices).reshape([1, self.heads, tokens, tokens])
+    }
+}
+
+/// Where the bias of each pair of tokens of a window lies in its table, row-major `[tokens, tokens]`.
+///
+/// Upstream numbers the distances in the order in which they first occur; for a square window walked row by row that is
+/// `|dy| · window + |dx|`, because all distances occur from the first token.
+fn distance_indices(window: usize) -> Vec<i32> {
+    let tokens = window * window;
+    (0..tokens * tokens)
+        .map(|pair| {
+            let (a, b) = (pair / tokens, pair % tokens);
+            let dy = (a / window).abs_diff(b / window);
+            let dx = (a % window).abs_diff(b % window);
+            (dy * window + dx) as i32
+        })
+        .collect()
+}
+
+/// Layer norm, widening, GELU, narrowing.
+#[derive(Module, Debug)]
+pub struct TinyVitMlp {
+    /// `[C]`
+    pub norm: LayerNorm,
+    /// `[hidden, C]`
+    pub fc1: Linear,
+    /// `[C, hidden]`
+    pub fc2: Linear,
+}
+
+impl TinyVitMlp {
+    fn new(channels: usize, hidden: usize, device: &Device) -> Self {
+        Self {
+            norm: LayerNorm::new(channels, TORCH_NORM_EPS, device),
+            fc1: Linear::new(channels, hidden, device),
+            fc2: Linear::new(hidden, channels, device),
+        }
+    }
+
+    /// `[N, H, W, C]` → `[N, H, W, C]`, without the residual.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.fc2.forward(gelu(self.fc1.forward(self.norm.forward(x))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::distance_indices;
+
+    /// Upstream's numbering as it is written there: a distance gets the next number when first seen.
+    fn first_seen(window: usize) -> Vec<i32> {
+        let places: Vec<(usize, usize)> = (0..window).flat_map(|y| (0..window).map(move |x| (y, x))).collect();
+        let mut known: Vec<(usize, usize)> = Vec::new();
+        let mut indices = Vec::new();
+        for a in &places {
+            for b in &places {
+                let distance = (a.0.abs_diff(b.0), a.1.abs_diff(b.1));
+                let index = known.iter().position(|other| *other == distance).unwrap_or_else(|| {
+                    known.push(distance);
+                    known.len() - 1
+                });
+                indices.push(index as i32);
+            }
+        }
+        indices
+    }
+
+    #[test]
+    fn distances_are_numbered_as_upstream() {
+        for window in [1, 2, 7, 14] {
+            assert_eq!(distance_indices(window), first_seen(window), "window {window}");
+        }
+        // Tokens of a 2 × 2 window: the diagonal neighbour of the first one is number 3.
+        assert_eq!(distance_indices(2)[..4], [0, 1, 2, 3]);
+    }
+}

@@ -1,0 +1,44 @@
+//! What a run will cost, before it starts.
+
+use cytomask_models::{DeviceChoice, Model, machine_rate};
+use cytomask_segment::Amg;
+
+use crate::Strategy;
+
+/// Prompts assumed for strategies whose number of objects is not known beforehand.
+const ASSUMED_OBJECTS: u64 = 100;
+
+/// Time and memory of one image, roughly.
+#[derive(Clone, Copy, Debug)]
+pub struct Estimate {
+    /// Seconds on this machine.
+    pub seconds: f64,
+    /// Peak memory, bytes.
+    pub memory_bytes: u64,
+    /// Multiply–accumulate operations, billions.
+    pub gmac: f64,
+}
+
+/// Estimates one image of `size` cut into `tiles` tiles. The machine's speed is measured by a short matrix product.
+///
+/// Seconds are right within a factor of about two: networks reach different shares of the machine's best rate.
+pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize, device: DeviceChoice) -> Estimate {
+    let tiles = tiles.max(1) as u64;
+    let cost = model.cost([size[0].div_ceil(tiles.isqrt() as u32), size[1].div_ceil(tiles.isqrt() as u32)]);
+    let prompts = match strategy {
+        Strategy::Amg(Amg { points_per_side, .. }) => u64::from(*points_per_side).pow(2),
+        Strategy::Ais(_) => 0,
+        Strategy::Apg(_) => ASSUMED_OBJECTS,
+        Strategy::Prompted(_, prompts) => prompts.len() as u64,
+    };
+    let maps = if matches!(strategy, Strategy::Ais(_) | Strategy::Apg(_)) { cost.decoder_gmac } else { 0.0 };
+    let gmac = (cost.encoder_gmac + maps) * tiles as f64 + cost.prompt_gmac * prompts as f64;
+    let pixels = u64::from(size[0]) * u64::from(size[1]);
+    // Samples, converted pixels, three maps and labels, each four bytes.
+    let image_bytes = pixels * 4 * (3 + 3 + 3 + 1);
+    Estimate {
+        seconds: gmac / machine_rate(device).max(1e-9),
+        memory_bytes: cost.memory_bytes + image_bytes,
+        gmac,
+    }
+}

@@ -1,0 +1,38 @@
+//! One door to everything: open an image, load a model, choose a strategy, get instances.
+//!
+//! ```no_run
+//! use cytomask::{Apg, Image, ReadOptions, Segmenter};
+//!
+//! let segmenter = Segmenter::load("cytomask-t")?.strategy(Apg::default());
+//! let image = Image::open("cells.tif".as_ref(), &ReadOptions::default())?;
+//! let segmentation = segmenter.run(&image)?;
+//! println!("{} objects", segmentation.objects.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`job`] holds the same work in pieces, for programs that spread tiles over machines.
+
+pub mod embedded;
+mod error;
+mod estimate;
+pub mod job;
+mod segmenter;
+mod strategy;
+
+pub use cytomask_eval as eval;
+pub use cytomask_image::{
+    Error as ImageError, ErrorKind as ImageErrorKind, Image, Labels, Mask, Normalization, ReadOptions, Rect, Rgb, Tile, output, read_labels, tiles,
+};
+pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
+pub use cytomask_segment::ops::nms::Overlap;
+pub use cytomask_segment::{
+    Ais, Amg, Apg, BoxPrompt, Fields, FieldModel, ObjectRecord, PointPrompt, Prompt, PromptModel, Prompted, Segmentation, amg,
+    apg,
+};
+#[cfg(feature = "train")]
+pub use cytomask_train as train;
+pub use cytomask_weights as weights;
+pub use error::{Error, ErrorKind};
+pub use estimate::{Estimate, estimate};
+pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
+pub use strategy::Strategy;

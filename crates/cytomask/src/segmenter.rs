@@ -1,0 +1,230 @@
+//! A model, a strategy and the settings around them, ready to segment images.
+
+use std::path::Path;
+
+use cytomask_image::{Image, Normalization, Rect, Rgb, Tile};
+use cytomask_models::{DeviceChoice, Family, Model, ScaleChoice};
+use cytomask_segment::{FieldModel, Fields, PromptModel, Segmentation};
+use cytomask_weights::{Checkpoint, Store, StoreOptions};
+
+use crate::{Error, ErrorKind, Strategy, embedded, job};
+
+/// Tiles of the built-in model: inner side and halo, pixels of the network's input. With the halo it is the largest frame the model
+/// was trained to place prompts in (1024).
+const EMBEDDED_TILE: (u32, u32) = (768, 128);
+
+/// µSAM's recommendation for large images.
+const DEFAULT_HALO: u32 = 64;
+
+/// Tiles looked at, spread over the image, when the object size of a large image is estimated.
+const SCALE_TILES: usize = 4;
+
+/// What a running segmentation is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Encoding and decoding tile `done` (from 0) of `total`.
+    Tile {
+        /// Tiles finished.
+        done: usize,
+        /// All tiles.
+        total: usize,
+    },
+    /// Decoding prompts of the current tile.
+    Prompts {
+        /// Prompts decoded.
+        done: usize,
+        /// All prompts of the tile.
+        total: usize,
+    },
+    /// Joining the results.
+    Merge,
+}
+
+/// Finds and opens a model: the built-in one, a checkpoint file, or a name of the registry that has been pulled.
+///
+/// # Errors
+/// `Weights` when there is no such model or its files cannot be used; `Unsupported` for a device the program was built without.
+pub fn load_model(name: &str, decoder: Option<&Path>, device: DeviceChoice) -> Result<Model, Error> {
+    let decoder = decoder.map(Checkpoint::open).transpose()?;
+    if Path::new(name).is_file() {
+        let checkpoint = Checkpoint::open(name)?;
+        let stem = Path::new(name).file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy());
+        return Ok(Model::open(&stem, &checkpoint, decoder.as_ref(), device)?);
+    }
+    if name == embedded::NAME {
+        let Some(bytes) = embedded::weights() else {
+            let message = "cytomask-t is not in this build: build with the feature `embedded` or name another model";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        };
+        return Ok(Model::open(name, &Checkpoint::from_bytes(bytes)?, None, device)?);
+    }
+    let looks_like_a_path = name.contains(['/', '\\']) || Path::new(name).extension().is_some();
+    if looks_like_a_path && cytomask_weights::registry::find(name).is_none() {
+        return Err(Error::new(ErrorKind::Weights, format!("{name}: no such file")));
+    }
+    let files = Store::open(StoreOptions::default())?.files(name)?;
+    let checkpoint = Checkpoint::open(&files.model)?;
+    let decoder = match decoder {
+        Some(given) => Some(given),
+        None => files.decoder.as_deref().map(Checkpoint::open).transpose()?,
+    };
+    Ok(Model::open(name, &checkpoint, decoder.as_ref(), device)?)
+}
+
+/// SHA-256 of a model's weights as stored, lower-case hexadecimal.
+///
+/// # Errors
+/// `Weights` when its file can no longer be read.
+pub fn model_sha256(model: &Model) -> Result<String, Error> {
+    Ok(match model.path() {
+        Some(path) => cytomask_weights::sha256_file(path)?,
+        None => cytomask_weights::sha256_bytes(embedded::weights().unwrap_or_default()),
+    })
+}
+
+/// A model with a strategy; [`Segmenter::run`] segments an image.
+pub struct Segmenter {
+    model: Model,
+    strategy: Strategy,
+    normalization: Option<Normalization>,
+    tile_shape: Option<Option<[u32; 2]>>,
+    halo: Option<[u32; 2]>,
+}
+
+impl Segmenter {
+    /// Opens a model by name or path on the best device, with the strategy and settings that suit it.
+    ///
+    /// # Errors
+    /// As [`load_model`].
+    pub fn load(name: &str) -> Result<Self, Error> {
+        Ok(Self::new(load_model(name, None, DeviceChoice::Auto)?))
+    }
+
+    /// Takes an opened model, with the strategy and settings that suit it.
+    pub fn new(model: Model) -> Self {
+        let strategy = Strategy::default_for(&model);
+        Self { model, strategy, normalization: None, tile_shape: None, halo: None }
+    }
+
+    /// Chooses another strategy.
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl Into<Strategy>) -> Self {
+        self.strategy = strategy.into();
+        self
+    }
+
+    /// Chooses how samples become 0–255; without it the model's own way.
+    #[must_use]
+    pub fn normalization(mut self, normalization: Normalization) -> Self {
+        self.normalization = Some(normalization);
+        self
+    }
+
+    /// Chooses the tiles of large images, pixels; `None` for no tiles.
+    #[must_use]
+    pub fn tile_shape(mut self, tile_shape: Option<[u32; 2]>) -> Self {
+        self.tile_shape = Some(tile_shape);
+        self
+    }
+
+    /// Chooses the overlap around each tile, pixels.
+    #[must_use]
+    pub fn halo(mut self, halo: [u32; 2]) -> Self {
+        self.halo = Some(halo);
+        self
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The chosen strategy.
+    pub fn chosen_strategy(&self) -> &Strategy {
+        &self.strategy
+    }
+
+    /// How samples become 0–255.
+    pub fn chosen_normalization(&self) -> Normalization {
+        self.normalization.unwrap_or_else(|| self.model.normalization())
+    }
+
+    /// Segments an image.
+    ///
+    /// # Errors
+    /// `Image` for pixels that are no numbers, `Model` when the network fails, `Unsupported` when the model has no decoder for
+    /// the strategy.
+    pub fn run(&self, image: &Image) -> Result<Segmentation, Error> {
+        let rgb = image.to_rgb(self.chosen_normalization())?;
+        self.run_rgb(&rgb, None, &mut |_| {})
+    }
+
+    /// Segments converted pixels, optionally with decoder maps made elsewhere, and tells `report` how far it is.
+    ///
+    /// # Errors
+    /// As [`Segmenter::run`].
+    pub fn run_rgb(
+        &self,
+        image: &Rgb,
+        fields: Option<&Fields>,
+        report: &mut dyn FnMut(Phase),
+    ) -> Result<Segmentation, Error> {
+        if image.size.contains(&0) {
+            return Ok(Segmentation::empty(image.size));
+        }
+        if let Some(fields) = fields.filter(|fields| fields.size != image.size) {
+            let message = format!("decoder maps of {:?} for an image of {:?}", fields.size, image.size);
+            return Err(Error::new(ErrorKind::Setting, message));
+        }
+        let mut scaled = None;
+        let mut tiles = self.plan(image.size, 1.0)?;
+        if tiles.len() > 1 && self.model.scale() == Some(ScaleChoice::Auto) {
+            let scale = self.estimate_scale(image, &tiles)?;
+            tiles = self.plan(image.size, scale)?;
+            scaled = Some(self.model.with_scale(ScaleChoice::Fixed(scale)));
+        }
+        let model = scaled.as_ref().unwrap_or(&self.model);
+
+        let mut results = Vec::with_capacity(tiles.len());
+        for (done, tile) in tiles.iter().enumerate() {
+            report(Phase::Tile { done, total: tiles.len() });
+            let mut prompts = |done, total| report(Phase::Prompts { done, total });
+            results.push(job::run_tile(model, &self.strategy, image, tile, fields, &mut prompts)?);
+        }
+        report(Phase::Merge);
+        job::merge(&self.strategy, image.size, results)
+    }
+
+    /// The tiles of an image that the network sees enlarged by `scale`.
+    ///
+    /// # Errors
+    /// `Setting` for tiles without pixels.
+    pub fn plan(&self, size: [u32; 2], scale: f32) -> Result<Vec<Tile>, Error> {
+        let (shape, halo) = match self.tile_shape {
+            Some(shape) => (shape, self.halo.unwrap_or([DEFAULT_HALO; 2])),
+            None if self.model.family() == Family::CytomaskT => {
+                let [side, halo] = [EMBEDDED_TILE.0, EMBEDDED_TILE.1].map(|side| ((side as f32 / scale) as u32).max(32));
+                let fits = size.iter().all(|&length| length <= side + 2 * halo);
+                ((!fits).then_some([side; 2]), self.halo.unwrap_or([halo; 2]))
+            }
+            None => (None, self.halo.unwrap_or([DEFAULT_HALO; 2])),
+        };
+        if shape.is_some_and(|shape| shape.contains(&0)) {
+            return Err(Error::new(ErrorKind::Setting, "tile_shape: expected sides of at least 1 pixel, found 0"));
+        }
+        Ok(job::plan(size, shape, halo))
+    }
+
+    /// One scale for all tiles of an image, from the objects a few of them show.
+    fn estimate_scale(&self, image: &Rgb, tiles: &[Tile]) -> Result<f32, Error> {
+        let natural = self.model.with_scale(ScaleChoice::Fixed(1.0));
+        let step = tiles.len().div_ceil(SCALE_TILES);
+        let mut areas = Vec::new();
+        for tile in tiles.iter().step_by(step) {
+            let pixels = image.crop(Rect { ..tile.outer });
+            let fields = natural.fields(&natural.encode(&pixels)?)?;
+            areas.extend(Model::object_areas(&fields));
+        }
+        Ok(Model::scale_for(&areas))
+    }
+}
