@@ -31,8 +31,6 @@ from skimage.segmentation import find_boundaries, watershed
 from data import MEAN, STD, is_val, stretch
 from model import STRIDE, load_exported, up2
 
-CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
-
 
 # ---------------------------------------------------------------------------------- metric
 
@@ -123,7 +121,7 @@ class Segmenter:
         return self.finish(self.to_image(f["inst"], shape), self.args.min_size)
 
     @torch.no_grad()
-    def prompt(self, f, kind, points, boxes, masks=None):
+    def prompt(self, f, kind, points, boxes):
         """Masks (stride-1 logits on a window) for all prompts: list of (y0, x0, logits, iou)."""
         m, (h, w) = self.model, f["shape"]
         th, tw = f["emb"].shape[2:]
@@ -173,7 +171,7 @@ class Segmenter:
         free[[0, -1]] = False
         free[:, [0, -1]] = False
         dist = ndi.distance_transform_edt(free)
-        points, boxes = [], []
+        points, boxes, ids = [], [], []
         for i, (a, b) in enumerate(zip(ndi.find_objects(seeds), ndi.find_objects(inst))):
             if a is None or b is None:
                 continue
@@ -181,13 +179,22 @@ class Segmenter:
             y, x = np.unravel_index(d.argmax(), d.shape)
             points.append((a[1].start + x, a[0].start + y))
             boxes.append((b[1].start, b[0].start, b[1].stop - 1, b[0].stop - 1))
-        return np.array(points, np.float32).reshape(-1, 2), np.array(boxes, np.float32).reshape(-1, 4)
+            ids.append(i + 1)
+        return np.array(points, np.float32).reshape(-1, 2), np.array(boxes, np.float32).reshape(-1, 4), ids
 
-    def records(self, f, kind):
-        """Masks of all components: (y0, x0, bool mask cut to its box, iou, stability)."""
-        points, boxes = self.derive(f)
+    def prompted(self, f, kind):
+        """Logits of all components: list of (id, (y0, x0, logits, iou))."""
+        points, boxes, ids = self.derive(f)
+        return list(zip(ids, self.prompt(f, kind, points, boxes))) if ids else []
+
+    def records(self, f, prompted, prior):
+        """Masks: (y0, x0, bool mask cut to its box, iou, stability).  `prior` is added to the logits inside
+        the component's watershed instance and subtracted outside: it settles the uncertain pixels."""
         out = []
-        for y, x, logits, iou in self.prompt(f, kind, points, boxes) if len(points) else []:
+        for i, (y, x, logits, iou) in prompted:
+            if prior:
+                own = f["inst"][y:y + logits.shape[0], x:x + logits.shape[1]] == i
+                logits = logits + np.where(own, np.float32(prior), np.float32(-prior))
             mask = logits > 0
             if not mask.any():
                 continue
@@ -241,6 +248,7 @@ def main():
     ap.add_argument("--modes", default="ais,apg_point,apg_box,apg_both")
     ap.add_argument("--scores", default="0.3", help="score thresholds tried for APG")
     ap.add_argument("--nms", default="0.5", help="NMS thresholds tried for APG")
+    ap.add_argument("--priors", default="0", help="weights of the watershed instance tried for APG")
     ap.add_argument("--fg", type=float, default=0.5)
     ap.add_argument("--centre", type=float, default=0.5)
     ap.add_argument("--boundary", type=float, default=0.5)
@@ -271,15 +279,18 @@ def main():
                 if mode == "ais":
                     scores.setdefault(mode, []).append(accuracies(seg.ais(f, true.shape), true))
                     continue
-                rec = seg.records(f, mode.split("_")[1])
-                for s in args.scores.split(","):
-                    for n in args.nms.split(","):
-                        lab = seg.paint(f, rec, true.shape, float(s), float(n))
-                        scores.setdefault(f"{mode} score {s} nms {n}", []).append(accuracies(lab, true))
+                prompted = seg.prompted(f, mode.split("_")[1])
+                for wgt in args.priors.split(","):
+                    rec = seg.records(f, prompted, float(wgt))
+                    for s in args.scores.split(","):
+                        for n in args.nms.split(","):
+                            lab = seg.paint(f, rec, true.shape, float(s), float(n))
+                            key = f"{mode} prior {wgt} score {s} nms {n}"
+                            scores.setdefault(key, []).append(accuracies(lab, true))
         print(f"{source} {args.split} ({len(paths)} images, {time.time() - t0:.0f} s)")
         for mode, rows in scores.items():
             r = np.array(rows)
-            print(f"  {mode:32s} mSA {r.mean():.4f}  SA50 {r[:, 0].mean():.4f}  SA75 {r[:, 5].mean():.4f}", flush=True)
+            print(f"  {mode:36s} mSA {r.mean():.4f}  SA50 {r[:, 0].mean():.4f}  SA75 {r[:, 5].mean():.4f}", flush=True)
             if args.out:
                 with open(args.out, "a") as fh:
                     fh.write(json.dumps(dict(source=source, split=args.split, n=len(paths), mode=mode,

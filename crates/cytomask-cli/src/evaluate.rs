@@ -8,9 +8,9 @@ use cytomask::eval::{BothEmpty, MeanSegmentationAccuracy, contingency, mean_segm
 use serde_json::json;
 
 use crate::args::EvaluateArgs;
+use crate::inputs;
 use crate::outputs::write_text;
 use crate::progress::{Progress, print};
-use crate::inputs;
 
 /// Suffix of the label images `segment` writes.
 const SUFFIX: &str = "_labels";
@@ -28,13 +28,19 @@ pub(crate) fn run(arguments: &EvaluateArgs) -> Result<()> {
         rows.push((inputs::stem(truth), mean_segmentation_accuracy(&table, both_empty)));
     }
     drop(progress);
-    let mean = |value: fn(&MeanSegmentationAccuracy) -> f64| rows.iter().map(|(_, row)| value(row)).sum::<f64>() / rows.len() as f64;
+    let mean = |value: fn(&MeanSegmentationAccuracy) -> f64| {
+        rows.iter().map(|(_, row)| value(row)).sum::<f64>() / rows.len() as f64
+    };
     let (msa, sa50, sa75) = (mean(|row| row.msa), mean(|row| row.sa50), mean(|row| row.sa75));
 
     if let Some(path) = &arguments.csv {
         let mut text = String::from("image,msa,sa50,sa75,true_objects,predicted_objects\n");
         for (name, row) in &rows {
-            let _ = writeln!(text, "{name},{:.6},{:.6},{:.6},{},{}", row.msa, row.sa50, row.sa75, row.n_true, row.n_predicted);
+            let _ = writeln!(
+                text,
+                "{name},{:.6},{:.6},{:.6},{},{}",
+                row.msa, row.sa50, row.sa75, row.n_true, row.n_predicted
+            );
         }
         write_text(path, &text)?;
     }

@@ -150,7 +150,9 @@ fn export(name: &str, to: &Path) -> Result<()> {
         "safetensors" => {
             let mut all = tensors;
             let prefix = cytomask::weights::DECODER_PREFIX;
-            all.extend(decoder.into_iter().flatten().map(|(name, shape, values)| (format!("{prefix}{name}"), shape, values)));
+            all.extend(
+                decoder.into_iter().flatten().map(|(name, shape, values)| (format!("{prefix}{name}"), shape, values)),
+            );
             let metadata = [("licence".to_owned(), model.licence().to_owned())].into_iter().collect();
             write_safetensors(to, &all, &metadata)?;
         }

@@ -24,7 +24,8 @@ impl Targets {
         let (folder, stem, labels) = match as_label_file(output) {
             Some(_) => {
                 let folder = output.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-                let named = output.file_stem().map_or_else(|| stem.to_owned(), |stem| stem.to_string_lossy().into_owned());
+                let named =
+                    output.file_stem().map_or_else(|| stem.to_owned(), |stem| stem.to_string_lossy().into_owned());
                 (folder, named, output.to_path_buf())
             }
             None => {

@@ -22,7 +22,12 @@ struct JsonPrompt {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum JsonPoint {
-    Named { y: f32, x: f32, #[serde(default = "positive")] label: u8 },
+    Named {
+        y: f32,
+        x: f32,
+        #[serde(default = "positive")]
+        label: u8,
+    },
     XyLabel([f32; 3]),
     Xy([f32; 2]),
 }
@@ -100,7 +105,11 @@ fn from_csv(text: &str) -> Result<Vec<Prompt>> {
     for (number, line) in lines {
         let cells: Vec<&str> = line.split(',').map(str::trim).collect();
         let cell = |name: &str| {
-            columns.iter().position(|column| *column == name).and_then(|at| cells.get(at)).filter(|text| !text.is_empty())
+            columns
+                .iter()
+                .position(|column| *column == name)
+                .and_then(|at| cells.get(at))
+                .filter(|text| !text.is_empty())
         };
         let value = |name: &str| -> Result<Option<f32>> {
             cell(name)

@@ -41,7 +41,8 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (index, path) in images.iter().enumerate() {
         // Parts of an image count a thousandth each, so that the bar moves within images too.
-        let mut report = |part: f64| progress.set((index as f64 * 1000.0 + part * 1000.0) as u64, images.len() as u64 * 1000);
+        let mut report =
+            |part: f64| progress.set((index as f64 * 1000.0 + part * 1000.0) as u64, images.len() as u64 * 1000);
         report(0.0);
         match segment_one(arguments, &segmenter, path, &mut report) {
             Ok(summary) => {
@@ -92,9 +93,11 @@ fn with_scale(model: Model, text: &str) -> Result<Model> {
     if text == "auto" {
         return Ok(model);
     }
-    let factor: f32 = text.parse().ok().filter(|factor| (0.05..=20.0).contains(factor)).with_context(|| {
-        format!("--scale: expected `auto` or a factor from 0.05 to 20, found {text:?}")
-    })?;
+    let factor: f32 = text
+        .parse()
+        .ok()
+        .filter(|factor| (0.05..=20.0).contains(factor))
+        .with_context(|| format!("--scale: expected `auto` or a factor from 0.05 to 20, found {text:?}"))?;
     if model.scale().is_none() {
         bail!("--scale: {} always sees its longer side as 1024 pixels; use --tile_shape to enlarge", model.name());
     }
@@ -110,9 +113,7 @@ fn segment_one(
     let start = Instant::now();
     let options = ReadOptions { page: arguments.page, ..ReadOptions::default() };
     let image = Image::open(path, &options)?;
-    let rgb = image
-        .to_rgb(segmenter.chosen_normalization())
-        .map_err(|error| error.with_path(path))?;
+    let rgb = image.to_rgb(segmenter.chosen_normalization()).map_err(|error| error.with_path(path))?;
     let fields = arguments.fields.as_deref().map(read_fields).transpose()?;
     let mut tiles = (0, 1);
     let segmentation = segmenter
@@ -167,12 +168,7 @@ pub(crate) fn read_fields(path: &Path) -> Result<Fields> {
     };
     let values = view.to_f32()?;
     let map = |index: usize| values[index * h * w..(index + 1) * h * w].to_vec();
-    Ok(Fields {
-        size: [h as u32, w as u32],
-        foreground: map(0),
-        center_distance: map(1),
-        boundary_distance: map(2),
-    })
+    Ok(Fields { size: [h as u32, w as u32], foreground: map(0), center_distance: map(1), boundary_distance: map(2) })
 }
 
 /// The images a dry run looks at, with their sizes.

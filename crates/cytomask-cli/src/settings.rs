@@ -63,15 +63,21 @@ fn apg(given: &ThresholdArgs, preset: Apg, compat: bool) -> Result<Apg> {
     if given.intersection_over_min {
         apg.overlap = Overlap::IntersectionOverMinimum;
     }
-    set(&mut apg.prompt_source, given.prompt_source.map(|source| match source {
-        PromptSource::Components => Source::Components,
-        PromptSource::Maxima => Source::BoundaryMaxima,
-    }));
-    set(&mut apg.prompt_kind, given.prompt_kind.map(|kind| match kind {
-        PromptKind::Point => Kind::Point,
-        PromptKind::Box => Kind::Box,
-        PromptKind::PointAndBox => Kind::PointAndBox,
-    }));
+    set(
+        &mut apg.prompt_source,
+        given.prompt_source.map(|source| match source {
+            PromptSource::Components => Source::Components,
+            PromptSource::Maxima => Source::BoundaryMaxima,
+        }),
+    );
+    set(
+        &mut apg.prompt_kind,
+        given.prompt_kind.map(|kind| match kind {
+            PromptKind::Point => Kind::Point,
+            PromptKind::Box => Kind::Box,
+            PromptKind::PointAndBox => Kind::PointAndBox,
+        }),
+    );
     if let Some(text) = &given.mask_threshold {
         apg.mask_threshold = match text.as_str() {
             "auto" => MaskThreshold::Automatic,
@@ -158,7 +164,11 @@ fn refuse_unused(given: &ThresholdArgs, mode: Mode) -> Result<()> {
     for (name, is_given, modes) in flags {
         if is_given && !modes.contains(&mode) {
             let known: Vec<String> = modes.iter().map(|mode| format!("{mode:?}").to_lowercase()).collect();
-            bail!("{name} has no effect with --mode {}; it belongs to {}", format!("{mode:?}").to_lowercase(), known.join(", "));
+            bail!(
+                "{name} has no effect with --mode {}; it belongs to {}",
+                format!("{mode:?}").to_lowercase(),
+                known.join(", ")
+            );
         }
     }
     Ok(())

@@ -1,5 +1,10 @@
 //! The program from outside, and small images made for it.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "shared by several test files, none of which uses all of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "shared by several test files, none of which uses all of it"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -52,7 +57,9 @@ pub fn discs(height: u32, width: u32) -> Vec<u8> {
     (0..height * width)
         .map(|at| {
             let (y, x) = (i64::from(at / width), i64::from(at % width));
-            let inside = [(24, 30), (60, 40), (40, 90), (75, 100)].iter().any(|(cy, cx)| (y - cy).pow(2) + (x - cx).pow(2) < 100);
+            let inside = [(24, 30), (60, 40), (40, 90), (75, 100)]
+                .iter()
+                .any(|(cy, cx)| (y - cy).pow(2) + (x - cx).pow(2) < 100);
             // A little texture, so that no percentile degenerates.
             let texture = ((y * 7 + x * 13) % 11) as u8;
             if inside { 180 + texture } else { 20 + texture }
@@ -79,7 +86,8 @@ pub fn write_float_tiff(path: &Path, height: u32, width: u32, pixels: &[f32]) ->
 /// Every file below `folder`, for asserting what was (not) written.
 pub fn files_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }

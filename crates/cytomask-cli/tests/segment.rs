@@ -81,7 +81,8 @@ fn tiles_give_what_the_whole_image_gives_away_from_seams() {
     let tiled = folder.path().join("tiled");
     let more = ["--mode", "ais", "--no-overlay", "--scale", "1"];
     segment(&example("nuclei.png"), &whole, &more).succeeds();
-    segment(&example("nuclei.png"), &tiled, &[&more[..], &["--tile_shape", "288,352", "--halo", "64,64"]].concat()).succeeds();
+    segment(&example("nuclei.png"), &tiled, &[&more[..], &["--tile_shape", "288,352", "--halo", "64,64"]].concat())
+        .succeeds();
     let scored = cytomask(["evaluate".as_ref(), whole.as_os_str(), tiled.as_os_str(), "--json".as_ref()]);
     scored.succeeds();
     let scores: serde_json::Value = serde_json::from_str(&scored.stdout).unwrap();

@@ -10,14 +10,14 @@ mod kernels;
 pub mod layers;
 pub mod loading;
 mod model;
+pub mod sam;
 #[doc(hidden)]
 pub mod seeded;
-pub mod sam;
 pub mod tiny_vit;
 pub mod unetr;
 
-pub use device::DeviceChoice;
 pub use cytomask_t::ScaleChoice;
+pub use device::DeviceChoice;
 pub use error::{Error, ErrorKind};
 pub use model::{Cost, Embedding, Family, Model, machine_rate};
 

@@ -9,7 +9,9 @@ pub use cytomask_weights::Family;
 use cytomask_weights::{Checkpoint, TensorMap};
 
 use crate::cytomask_t::scale::{automatic_scale, object_areas};
-use crate::cytomask_t::{CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice};
+use crate::cytomask_t::{
+    CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice,
+};
 use crate::loading::{NamedTensor, load_into, state_dict, values};
 use crate::sam::{Sam, SamConfig, SamEmbedding, SamOptions, SamPredictor, VIT_B, VIT_H, VIT_L};
 use crate::tiny_vit::{UNUSED_PREFIXES, VIT_T};
@@ -241,7 +243,12 @@ impl Model {
                 let encoder_gmac = 38.8 * megapixels;
                 let decoder_gmac = 15.3 * megapixels;
                 let prompt_gmac = 0.4 + 1.81 * megapixels;
-                return Cost { encoder_gmac, decoder_gmac, prompt_gmac, memory_bytes: gigabytes(0.3 + 0.9 * megapixels) };
+                return Cost {
+                    encoder_gmac,
+                    decoder_gmac,
+                    prompt_gmac,
+                    memory_bytes: gigabytes(0.3 + 0.9 * megapixels),
+                };
             }
         };
         let memory = memory + if self.has_decoder() { 1.2 } else { 0.0 };
@@ -266,7 +273,8 @@ fn load_sam(sam: Sam, tensors: &TensorMap) -> Result<Sam, Error> {
 
 fn decoder_of(separate: &Checkpoint) -> Result<&TensorMap, Error> {
     separate.decoder().ok_or_else(|| {
-        let error = Error::new(ErrorKind::Unsupported, "expected an instance decoder checkpoint (keys base.*, deconv1.*, …)");
+        let error =
+            Error::new(ErrorKind::Unsupported, "expected an instance decoder checkpoint (keys base.*, deconv1.*, …)");
         match separate.path() {
             Some(path) => error.with_path(path),
             None => error,
@@ -278,7 +286,9 @@ fn load_unetr(tensors: &TensorMap, device: &Device) -> Result<Unetr, Error> {
     let config = UnetrConfig::detect(TensorMap::names(tensors));
     let loaded = load_into(Unetr::new(&config, device), tensors, "")?;
     match loaded.unused.first() {
-        Some(name) => Err(Error::new(ErrorKind::Format, format!("tensor `{name}` has no place in the instance decoder"))),
+        Some(name) => {
+            Err(Error::new(ErrorKind::Format, format!("tensor `{name}` has no place in the instance decoder")))
+        }
         None => Ok(loaded.module),
     }
 }
@@ -297,7 +307,9 @@ impl PromptModel for Model {
     fn decode(&self, embedding: &Embedding, prompts: &[Prompt], multimask: bool) -> Result<Vec<Vec<Candidate>>, Error> {
         match (&self.network, embedding) {
             (Network::Sam(predictor), Embedding::Sam(embedding)) => predictor.decode(embedding, prompts, multimask),
-            (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => network.decode(embedding, prompts, multimask),
+            (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => {
+                network.decode(embedding, prompts, multimask)
+            }
             _ => Err(foreign()),
         }
     }

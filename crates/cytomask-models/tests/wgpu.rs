@@ -45,7 +45,8 @@ fn image(side: usize, device: &Device) -> Tensor<4> {
 
 #[track_caller]
 fn agree(what: &str, run: impl Fn(&Device) -> Vec<f32>) {
-    let [cpu, gpu] = [DeviceChoice::Cpu, DeviceChoice::Wgpu].map(|choice| run(&choice.open().expect("the device opens")));
+    let [cpu, gpu] =
+        [DeviceChoice::Cpu, DeviceChoice::Wgpu].map(|choice| run(&choice.open().expect("the device opens")));
     assert_eq!(cpu.len(), gpu.len(), "{what}");
     let largest = cpu.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let difference = cpu.iter().zip(&gpu).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));

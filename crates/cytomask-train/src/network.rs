@@ -1,7 +1,7 @@
 //! The network as the loop sees it: features of a batch of crops, and masks at crop size for prompts on one of them.
 
-use burn::tensor::activation::sigmoid;
 use burn::tensor::Tensor;
+use burn::tensor::activation::sigmoid;
 use cytomask_models::cytomask_t::{CytomaskT, InstanceFeatures};
 use cytomask_models::layers::resize_bilinear;
 use cytomask_segment::Prompt;
@@ -54,7 +54,8 @@ pub(crate) fn decode(
     let embedding = features.embedding.clone().narrow(0, index, 1);
     let [_, _, h, w] = embedding.dims();
     let [dy, dx] = offset_tokens;
-    let moved: Vec<Prompt> = prompts.iter().map(|prompt| moved(prompt, (dy * STRIDE) as f32, (dx * STRIDE) as f32)).collect();
+    let moved: Vec<Prompt> =
+        prompts.iter().map(|prompt| moved(prompt, (dy * STRIDE) as f32, (dx * STRIDE) as f32)).collect();
     let sparse = network.prompt_encoder.sparse(&moved, extent).map_err(failed)?;
     let frame = FRAME_SIDE / STRIDE;
     let positions =

@@ -99,9 +99,8 @@ pub fn corrections(labels: &Labels, id: u32, rect: Rect, predicted: &[bool], rng
     let negative = pick(whole, |y, x| !truth(y, x) && guess(y, x), rng)
         .or_else(|| pick(near, |y, x| !truth(y, x), rng))
         .or_else(|| pick(whole, |y, x| !truth(y, x), rng));
-    let click = |found: Option<[u32; 2]>, positive| {
-        found.map(|[y, x]| PointPrompt { y: y as f32, x: x as f32, positive })
-    };
+    let click =
+        |found: Option<[u32; 2]>, positive| found.map(|[y, x]| PointPrompt { y: y as f32, x: x as f32, positive });
     [click(positive, true), click(negative, false)].into_iter().flatten().collect()
 }
 

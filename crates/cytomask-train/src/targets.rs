@@ -118,7 +118,10 @@ mod tests {
 
     #[test]
     fn a_square_by_hand() {
-        let targets = distance_targets(&labels(&["0000000", "0111110", "0111110", "0111110", "0111110", "0111110", "0000000"]), 1);
+        let targets = distance_targets(
+            &labels(&["0000000", "0111110", "0111110", "0111110", "0111110", "0111110", "0000000"]),
+            1,
+        );
         let row = |map: &[f32], y: usize| map[y * 7..y * 7 + 7].to_vec();
         assert_eq!(row(&targets.foreground, 3), [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
         // Depth 0, 1, 2, 1, 0 along the middle row.

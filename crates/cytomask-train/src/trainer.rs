@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::grad_clipping::GradientClippingConfig;
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_eval::{BothEmpty, contingency, mean_segmentation_accuracy};
@@ -165,7 +165,8 @@ impl Trainer {
             .with_grad_clipping(Some(GradientClippingConfig::Norm(GRADIENT_NORM)))
             .init();
         let device = device.clone().autodiff();
-        Ok(Self { network: network.train(), optimizer, settings, training, validation, device, step: 0, best: None })
+        let network = network.map(&mut Numbering(0)).train();
+        Ok(Self { network, optimizer, settings, training, validation, device, step: 0, best: None })
     }
 
     /// Steps done.
@@ -208,7 +209,8 @@ impl Trainer {
         if !(maps_value + masks_value).is_finite() {
             let names: Vec<String> =
                 crops.iter().map(|crop| self.training[crop.source].path.display().to_string()).collect();
-            let message = format!("step {}: the loss is not a number; images of the batch: {}", self.step, names.join(", "));
+            let message =
+                format!("step {}: the loss is not a number; images of the batch: {}", self.step, names.join(", "));
             return Err(Error::new(ErrorKind::Diverged, message));
         }
         let loss = match masks {
@@ -276,7 +278,8 @@ impl Trainer {
         }
         let options = CytomaskTOptions { scale: ScaleChoice::Fixed(1.0), ..CytomaskTOptions::default() };
         let predictor = self.network().with_options(options);
-        let failed = |error: cytomask_models::Error| Error::new(ErrorKind::Model, "validation failed").with_source(error);
+        let failed =
+            |error: cytomask_models::Error| Error::new(ErrorKind::Model, "validation failed").with_source(error);
         let (mut ais_sum, mut apg_sum) = (0.0, 0.0);
         for sample in &self.validation {
             let embedding = predictor.encode(&sample.image).map_err(failed)?;
@@ -351,7 +354,8 @@ impl Trainer {
             let message = format!("{}: no checkpoint to go on from", folder.display());
             return Err(Error::new(ErrorKind::Checkpoint, message));
         };
-        let unreadable = |path: &Path| Error::new(ErrorKind::Checkpoint, format!("{}: cannot go on from it", path.display()));
+        let unreadable =
+            |path: &Path| Error::new(ErrorKind::Checkpoint, format!("{}: cannot go on from it", path.display()));
         let state_file = newest.join("state.json");
         let text = std::fs::read_to_string(&state_file).map_err(|error| unreadable(&state_file).with_source(error))?;
         let state: State = serde_json::from_str(&text).map_err(|error| unreadable(&state_file).with_source(error))?;
@@ -374,6 +378,18 @@ impl Trainer {
         self.optimizer = self.optimizer.load(&optimizer).map_err(|error| unreadable(&optimizer).with_source(error))?;
         (self.step, self.best) = (state.step, state.best);
         Ok(self)
+    }
+}
+
+/// Numbers the parameters in the module's order. The optimizer keeps its state by these numbers; drawn at random, as they are
+/// otherwise, they would be other ones after a resumption and the state would be lost in silence.
+struct Numbering(u64);
+
+impl ModuleMapper for Numbering {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (_, tensor, mapper) = param.consume();
+        self.0 += 1;
+        Param::from_mapped_value(ParamId::from(self.0), tensor, mapper)
     }
 }
 

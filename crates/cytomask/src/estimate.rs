@@ -36,9 +36,5 @@ pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize
     let pixels = u64::from(size[0]) * u64::from(size[1]);
     // Samples, converted pixels, three maps and labels, each four bytes.
     let image_bytes = pixels * 4 * (3 + 3 + 3 + 1);
-    Estimate {
-        seconds: gmac / machine_rate(device).max(1e-9),
-        memory_bytes: cost.memory_bytes + image_bytes,
-        gmac,
-    }
+    Estimate { seconds: gmac / machine_rate(device).max(1e-9), memory_bytes: cost.memory_bytes + image_bytes, gmac }
 }

@@ -4,7 +4,7 @@
 //! use cytomask::{Apg, Image, ReadOptions, Segmenter};
 //!
 //! let segmenter = Segmenter::load("cytomask-t")?.strategy(Apg::default());
-//! let image = Image::open("cells.tif".as_ref(), &ReadOptions::default())?;
+//! let image = Image::open(std::path::Path::new("cells.tif"), &ReadOptions::default())?;
 //! let segmentation = segmenter.run(&image)?;
 //! println!("{} objects", segmentation.objects.len());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -21,13 +21,14 @@ mod strategy;
 
 pub use cytomask_eval as eval;
 pub use cytomask_image::{
-    Error as ImageError, ErrorKind as ImageErrorKind, Image, Labels, Mask, Normalization, ReadOptions, Rect, Rgb, Tile, output, read_labels, tiles,
+    Error as ImageError, ErrorKind as ImageErrorKind, Image, Labels, Mask, Normalization, ReadOptions, Rect, Rgb, Tile,
+    output, read_labels, tiles,
 };
 pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
 pub use cytomask_segment::ops::nms::Overlap;
 pub use cytomask_segment::{
-    Ais, Amg, Apg, BoxPrompt, Fields, FieldModel, ObjectRecord, PointPrompt, Prompt, PromptModel, Prompted, Segmentation, amg,
-    apg,
+    Ais, Amg, Apg, BoxPrompt, FieldModel, Fields, ObjectRecord, PointPrompt, Prompt, PromptModel, Prompted,
+    Segmentation, amg, apg,
 };
 #[cfg(feature = "train")]
 pub use cytomask_train as train;

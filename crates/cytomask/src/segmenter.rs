@@ -203,7 +203,8 @@ impl Segmenter {
         let (shape, halo) = match self.tile_shape {
             Some(shape) => (shape, self.halo.unwrap_or([DEFAULT_HALO; 2])),
             None if self.model.family() == Family::CytomaskT => {
-                let [side, halo] = [EMBEDDED_TILE.0, EMBEDDED_TILE.1].map(|side| ((side as f32 / scale) as u32).max(32));
+                let [side, halo] =
+                    [EMBEDDED_TILE.0, EMBEDDED_TILE.1].map(|side| ((side as f32 / scale) as u32).max(32));
                 let fits = size.iter().all(|&length| length <= side + 2 * halo);
                 ((!fits).then_some([side; 2]), self.halo.unwrap_or([halo; 2]))
             }

@@ -118,12 +118,9 @@ impl Strategy {
         match model.family() {
             // Boxes from the maps are far more precise prompts than points for this small model, and its poor masks are told by
             // their score.
-            Family::CytomaskT => Apg {
-                prompt_kind: PromptKind::PointAndBox,
-                distance_smoothing: 1.0,
-                min_score: 0.3,
-                ..Apg::default()
-            },
+            Family::CytomaskT => {
+                Apg { prompt_kind: PromptKind::PointAndBox, distance_smoothing: 1.0, min_score: 0.3, ..Apg::default() }
+            }
             _ => Apg::default(),
         }
     }
