@@ -7,7 +7,7 @@ check:
     bash .ci/run
 
 test:
-    cargo test --workspace
+    cargo test --release --workspace
 
 # Slow checks and timings; see docs/benchmarks.md.
 bench:

@@ -134,13 +134,9 @@ fn pull(store: &Store, name: &str) -> Result<()> {
 fn export(name: &str, to: &Path) -> Result<()> {
     let extension = to.extension().and_then(|text| text.to_str()).unwrap_or_default().to_lowercase();
     let model = cytomask::load_model(name, None, DeviceChoice::Cpu)?;
-    let (tensors, decoder) = model.tensors();
     match extension.as_str() {
         "pt" | "pth" => {
-            // µSAM knows the network, and of the built-in model only the parts that are MobileSAM's.
-            let known = |name: &str| !name.starts_with("instance_decoder.") && !name.starts_with("mask_refiner.");
-            let left_out = tensors.iter().filter(|(name, ..)| !known(name)).count();
-            let tensors: Vec<_> = tensors.into_iter().filter(|(name, ..)| known(name)).collect();
+            let (tensors, decoder, left_out) = model.micro_sam_tensors();
             write_torch(to, &tensors, decoder.as_deref())?;
             if left_out > 0 {
                 say(&format!("{left_out} tensors of {name} have no place in µSAM's layout and were left out"));
@@ -148,7 +144,7 @@ fn export(name: &str, to: &Path) -> Result<()> {
             }
         }
         "safetensors" => {
-            let mut all = tensors;
+            let (mut all, decoder) = model.tensors();
             let prefix = cytomask::weights::DECODER_PREFIX;
             all.extend(
                 decoder.into_iter().flatten().map(|(name, shape, values)| (format!("{prefix}{name}"), shape, values)),

@@ -150,6 +150,7 @@ fn a_file_where_the_folder_should_be_is_refused_before_any_work() {
 }
 
 /// Mounts a small tmpfs for `check`; says so and skips where that is not allowed.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn on_tmpfs(options: &str, check: impl FnOnce(&Path)) {
     let folder = tempfile::tempdir().unwrap();
     let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder.path()).output();

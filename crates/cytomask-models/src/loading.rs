@@ -13,13 +13,16 @@ use burn::{
 
 use crate::error::{Error, ErrorKind};
 
+/// Shape and row-major values of a tensor.
+pub type Values = (Vec<usize>, Vec<f32>);
+
 /// Named tensors, read one at a time.
 pub trait TensorSource {
     /// All names, in any order.
     fn names(&self) -> Vec<String>;
 
     /// Shape and row-major values of one tensor; `None` when there is none of that name.
-    fn get(&self, name: &str) -> Option<Result<(Vec<usize>, Vec<f32>), Error>>;
+    fn get(&self, name: &str) -> Option<Result<Values, Error>>;
 }
 
 /// What [`load_into`] returns.
@@ -68,12 +71,12 @@ pub fn state_shapes<M: Module>(module: &M, prefix: &str) -> Vec<(String, Vec<usi
     shapes.shapes
 }
 
-impl TensorSource for BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+impl TensorSource for BTreeMap<String, Values> {
     fn names(&self) -> Vec<String> {
         self.keys().cloned().collect()
     }
 
-    fn get(&self, name: &str) -> Option<Result<(Vec<usize>, Vec<f32>), Error>> {
+    fn get(&self, name: &str) -> Option<Result<Values, Error>> {
         Self::get(self, name).cloned().map(Ok)
     }
 }
@@ -83,7 +86,7 @@ impl TensorSource for cytomask_weights::TensorMap {
         Self::names(self).map(str::to_owned).collect()
     }
 
-    fn get(&self, name: &str) -> Option<Result<(Vec<usize>, Vec<f32>), Error>> {
+    fn get(&self, name: &str) -> Option<Result<Values, Error>> {
         let view = Self::get(self, name)?;
         Some(view.to_f32().map(|values| (view.shape.to_vec(), values)).map_err(Error::from))
     }
@@ -246,7 +249,7 @@ mod tests {
         }
     }
 
-    fn checkpoint() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+    fn checkpoint() -> BTreeMap<String, Values> {
         let seeded = Seeded::of(&network(), "net.");
         seeded.names().into_iter().map(|name| (name.clone(), seeded.get(&name).unwrap().unwrap())).collect()
     }

@@ -18,6 +18,9 @@ use crate::tiny_vit::{UNUSED_PREFIXES, VIT_T};
 use crate::unetr::{Unetr, UnetrConfig};
 use crate::{DeviceChoice, Error, ErrorKind};
 
+/// Outputs of MobileSAM's unused classifier.
+const CLASSES: usize = 1000;
+
 /// An opened network with what is known of its weights.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -204,6 +207,28 @@ impl Model {
             }
             Network::CytomaskT(network) => (state_dict(network, ""), None),
         }
+    }
+
+    /// The weights as µSAM's Python expects them: without the tensors its networks have no place for (their count is returned), and
+    /// with the classifier MobileSAM's state dict must hold although nothing uses it (zeros).
+    pub fn micro_sam_tensors(&self) -> (Vec<NamedTensor>, Option<Vec<NamedTensor>>, usize) {
+        let (mut tensors, decoder) = self.tensors();
+        let all = tensors.len();
+        tensors.retain(|(name, ..)| !name.starts_with("instance_decoder.") && !name.starts_with("mask_refiner."));
+        let left_out = all - tensors.len();
+        if matches!(self.family, Family::VitT | Family::CytomaskT) {
+            let [channels, classes] = [*VIT_T.embed_dims.last().unwrap_or(&0), CLASSES];
+            for (name, shape) in [
+                ("image_encoder.norm_head.weight", vec![channels]),
+                ("image_encoder.norm_head.bias", vec![channels]),
+                ("image_encoder.head.weight", vec![classes, channels]),
+                ("image_encoder.head.bias", vec![classes]),
+            ] {
+                let count = shape.iter().product();
+                tensors.push((name.to_owned(), shape, vec![0.0; count]));
+            }
+        }
+        (tensors, decoder, left_out)
     }
 
     /// Intermediate tensors for comparisons with other implementations: `normalized` `[3, H, W]` and `embedding`.

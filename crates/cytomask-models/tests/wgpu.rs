@@ -44,6 +44,7 @@ fn image(side: usize, device: &Device) -> Tensor<4> {
 }
 
 #[track_caller]
+#[expect(clippy::print_stdout, reason = "the differences are what one runs this for")]
 fn agree(what: &str, run: impl Fn(&Device) -> Vec<f32>) {
     let [cpu, gpu] =
         [DeviceChoice::Cpu, DeviceChoice::Wgpu].map(|choice| run(&choice.open().expect("the device opens")));
