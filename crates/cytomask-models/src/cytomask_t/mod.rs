@@ -12,6 +12,7 @@ mod model;
 pub mod scale;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use config::{CYTOMASK_T, CytomaskTConfig, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD};
 pub use instance_decoder::{InstanceDecoder, InstanceFeatures};

@@ -12,6 +12,7 @@ use super::{
     instance_decoder::InstanceDecoder,
     mask_refiner::MaskRefiner,
     scale::{ScaleChoice, automatic_scale, object_areas},
+    window::{Window, window_for},
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -25,6 +26,12 @@ const COORDINATE_EXTENT: [f32; 2] = [1024.0; 2];
 
 /// Pixels from one token of the embedding to the next.
 const EMBEDDING_STRIDE: usize = 16;
+
+/// Refined mask logits along the side of one token.
+const REFINED: usize = 8;
+
+/// The logit of pixels outside the window a prompt is decoded in: surely not the object.
+const OUTSIDE: f32 = -32.0;
 
 /// The compact default model. Field names are the checkpoint's keys.
 #[derive(Module, Debug)]
@@ -150,35 +157,57 @@ impl CytomaskT {
         })
     }
 
-    /// Decodes prompts of one form; see [`PromptEncoder::sparse`].
+    /// Decodes prompts of one form (see [`PromptEncoder::sparse`]) in one window of the embedding. `inputs` are `prompts` in pixels
+    /// of the network's input.
     fn decode_batch(
         &self,
         embedding: &CytomaskTEmbedding,
-        prompts: &[Prompt],
+        window: Window,
+        inputs: &[Prompt],
+        masks: &[Option<&LogitMap>],
         multimask: bool,
     ) -> Result<Vec<Vec<Candidate>>, Error> {
-        let inputs: Vec<Prompt> = prompts.iter().map(|prompt| in_input_frame(prompt, &embedding.frame)).collect();
-        let sparse = self.prompt_encoder.sparse(&inputs, COORDINATE_EXTENT)?;
-        let dense = match prompts.iter().map(|prompt| prompt.mask.as_deref()).collect::<Option<Vec<_>>>() {
-            Some(masks) => self.prompt_encoder.masks(self.mask_logits(&masks, &embedding.frame)?),
+        let Window { y, x, h, w } = window;
+        let sparse = self.prompt_encoder.sparse(inputs, COORDINATE_EXTENT)?;
+        let dense = match masks.iter().copied().collect::<Option<Vec<_>>>() {
+            Some(masks) => {
+                let all = self.mask_logits(&masks, &embedding.frame)?;
+                self.prompt_encoder.masks(all.narrow(2, 4 * y, 4 * h).narrow(3, 4 * x, 4 * w))
+            }
             None => self.prompt_encoder.no_mask(),
         };
-        let decoded = self.mask_decoder.forward(embedding.features.clone(), embedding.positions.clone(), sparse, dense);
+        let part = |tensor: &Tensor<4>, scale: usize| {
+            tensor.clone().narrow(2, scale * y, scale * h).narrow(3, scale * x, scale * w)
+        };
+        let decoded =
+            self.mask_decoder.forward(part(&embedding.features, 1), part(&embedding.positions, 1), sparse, dense);
         let all = decoded.predicted_iou.dims()[1];
         let kept = if multimask { 1..all } else { 0..1 };
         let logits = self.mask_refiner.refine(
-            embedding.refiner_features.clone(),
+            part(&embedding.refiner_features, REFINED),
             decoded.logits.slice_dim(1, kept.clone()),
             decoded.mask_tokens.slice_dim(1, kept.clone()),
         );
-        let [_, masks, grid_h, grid_w] = logits.dims();
+        let [_, masks, part_h, part_w] = logits.dims();
         let scores = values(decoded.predicted_iou.slice_dim(1, kept));
-        let grid = [grid_h as u32, grid_w as u32];
+        let grid = embedding.frame.padded.map(|side| side as usize / (EMBEDDING_STRIDE / REFINED));
+        let whole = |part: &[f32]| {
+            if [part_h, part_w] == grid {
+                return part.to_vec();
+            }
+            // Nothing is known outside the window, and the object does not reach there.
+            let mut all = vec![OUTSIDE; grid[0] * grid[1]];
+            for (row, values) in part.chunks_exact(part_w).enumerate() {
+                let start = (REFINED * y + row) * grid[1] + REFINED * x;
+                all[start..start + part_w].copy_from_slice(values);
+            }
+            all
+        };
         let candidates: Vec<Candidate> = values(logits)
-            .chunks_exact(grid_h * grid_w)
+            .chunks_exact(part_h * part_w)
             .zip(scores)
             .map(|(values, predicted_iou)| Candidate {
-                logits: LogitMap { grid, values: values.to_vec(), frame: embedding.frame },
+                logits: LogitMap { grid: grid.map(|side| side as u32), values: whole(values), frame: embedding.frame },
                 predicted_iou,
             })
             .collect();
@@ -267,11 +296,22 @@ impl PromptModel for CytomaskT {
         for (index, prompt) in prompts.iter().enumerate() {
             check(prompt).map_err(|what| Error::new(ErrorKind::Value, format!("prompt {index}: {what}")))?;
         }
-        let mut decoded = Vec::with_capacity(prompts.len());
-        // Neighbours of one form go together; a change of form starts a new batch, so that the order stays.
-        for run in prompts.chunk_by(|a, b| form(a) == form(b)) {
+        let [_, _, h, w] = embedding.features.dims();
+        let inputs: Vec<Prompt> = prompts.iter().map(|prompt| in_input_frame(prompt, &embedding.frame)).collect();
+        let windows: Vec<Window> = inputs.iter().map(|input| window_for(input.bounds.as_ref(), [h, w])).collect();
+        // Prompts of one form and window go together.
+        let key = |&index: &usize| (form(&prompts[index]), windows[index]);
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        order.sort_by_key(key);
+        let mut decoded: Vec<Vec<Candidate>> = vec![Vec::new(); prompts.len()];
+        for run in order.chunk_by(|a, b| key(a) == key(b)) {
             for batch in run.chunks(self.options.prompt_batch.max(1)) {
-                decoded.extend(self.decode_batch(embedding, batch, multimask)?);
+                let of_batch: Vec<Prompt> = batch.iter().map(|&index| inputs[index].clone()).collect();
+                let masks: Vec<_> = batch.iter().map(|&index| prompts[index].mask.as_deref()).collect();
+                let answers = self.decode_batch(embedding, windows[batch[0]], &of_batch, &masks, multimask)?;
+                for (&index, answer) in batch.iter().zip(answers) {
+                    decoded[index] = answer;
+                }
             }
         }
         Ok(decoded)
