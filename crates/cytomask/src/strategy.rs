@@ -119,7 +119,7 @@ impl Strategy {
             // Boxes from the maps are far more precise prompts than points for this small model, and its poor masks are told by
             // their score.
             Family::CytomaskT => {
-                Apg { prompt_kind: PromptKind::PointAndBox, distance_smoothing: 1.0, min_score: 0.3, ..Apg::default() }
+                Apg { prompt_kind: PromptKind::PointAndBox, distance_smoothing: 1.0, min_score: 0.5, ..Apg::default() }
             }
             _ => Apg::default(),
         }
