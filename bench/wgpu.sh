@@ -7,4 +7,4 @@ if ! ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1; then
 fi
 VK_DRIVER_FILES=$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | head -n 1)
 export VK_DRIVER_FILES
-cargo test -p cytomask-models --features wgpu --test wgpu -- --ignored --nocapture
+cargo test --release -p cytomask-models --features wgpu --test wgpu -- --ignored --nocapture
