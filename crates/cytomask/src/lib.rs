@@ -37,3 +37,8 @@ pub use error::{Error, ErrorKind};
 pub use estimate::{Estimate, estimate};
 pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
 pub use strategy::Strategy;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
