@@ -53,15 +53,9 @@ pub fn run_tile(
     };
     match strategy {
         Strategy::Ais(_) => {
-            let inner = Rect {
-                y0: tile.inner.y0 - tile.outer.y0,
-                x0: tile.inner.x0 - tile.outer.x0,
-                y1: tile.inner.y1 - tile.outer.y0,
-                x1: tile.inner.x1 - tile.outer.x0,
-            };
             let maps = match fields {
                 Some(given) => crop_fields(given, tile.inner),
-                None => crop_fields(&model.fields(&model.encode(pixels)?)?, inner),
+                None => crop_fields(&model.fields(&model.encode(pixels)?)?, tile.local_inner()),
             };
             Ok(TileResult::Fields(tile.inner, maps))
         }
