@@ -1,13 +1,8 @@
 //! Sizes and run-time options.
 
 use super::scale::ScaleChoice;
+pub use crate::sam::{PIXEL_MEAN, PIXEL_STD};
 use crate::tiny_vit::{TinyVitConfig, VIT_T};
-
-/// Mean of the pixels of SAM's training images, RGB, 0–255.
-pub const PIXEL_MEAN: [f32; 3] = [123.675, 116.28, 103.53];
-
-/// Their standard deviation.
-pub const PIXEL_STD: [f32; 3] = [58.395, 57.12, 57.375];
 
 /// What fixes the shape of every tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,9 @@ pub mod model;
 pub mod prompt_encoder;
 pub mod transformer;
 
-pub use config::{MaskDecoderConfig, PromptEncoderConfig, SamConfig, VIT_B, VIT_H, VIT_L, VitConfig};
+pub use config::{
+    MaskDecoderConfig, PIXEL_MEAN, PIXEL_STD, PromptEncoderConfig, SamConfig, VIT_B, VIT_H, VIT_L, VitConfig,
+};
 pub use image_encoder::ImageEncoder;
 pub use mask_decoder::{DecodedMasks, MaskDecoder};
 pub use model::{Encoder, Sam, SamEmbedding, SamOptions, SamPredictor};
