@@ -180,6 +180,21 @@ impl Amg {
         image: &Rgb,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Proposals, M::Error> {
+        let embedding = model.encode(image)?;
+        self.propose_encoded(model, image, &embedding, progress)
+    }
+
+    /// As [`Amg::propose`], for an image whose embedding is at hand; smaller crops are still encoded.
+    ///
+    /// # Errors
+    /// What the network reports.
+    pub fn propose_encoded<M: PromptModel>(
+        &self,
+        model: &M,
+        image: &Rgb,
+        embedding: &M::Embedding,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Proposals, M::Error> {
         let crops = self.crops(image.size);
         let grids: Vec<Vec<[f64; 2]>> = (0..=self.crop_n_layers).map(|layer| self.point_grid(layer)).collect();
         let batch_size = self.points_per_batch.max(1);
@@ -187,13 +202,18 @@ impl Amg {
         let (mut done, mut masks) = (0, Vec::new());
         for (index, crop) in crops.iter().enumerate() {
             let [height, width] = crop.rect.size();
-            let whole = crop.rect.size() == image.size;
-            let embedding = if whole { model.encode(image)? } else { model.encode(&image.crop(crop.rect))? };
+            let of_crop;
+            let embedding = if crop.rect.size() == image.size {
+                embedding
+            } else {
+                of_crop = model.encode(&image.crop(crop.rect))?;
+                &of_crop
+            };
             let scaled = |&[y, x]: &[f64; 2]| [(y * f64::from(height)) as f32, (x * f64::from(width)) as f32];
             let points: Vec<[f32; 2]> = grids[crop.layer as usize].iter().map(scaled).collect();
             for batch in points.chunks(batch_size) {
                 let prompts: Vec<Prompt> = batch.iter().map(|&[y, x]| Prompt::point(y, x)).collect();
-                let candidates = model.decode(&embedding, &prompts, true)?;
+                let candidates = model.decode(embedding, &prompts, true)?;
                 let in_order = batch
                     .iter()
                     .zip(candidates)

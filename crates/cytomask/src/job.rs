@@ -5,10 +5,13 @@
 //! the inner parts of the maps are put together and segmented as one. Neither depends on the order of tiles or on who computed
 //! them. An object larger than the halo is cut: see KNOWN_ISSUES.md.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
+
 use cytomask_image::{Rect, Rgb, Tile, tiles};
-use cytomask_models::Model;
-use cytomask_segment::apg::Proposal;
-use cytomask_segment::{FieldModel, Fields, PromptModel, Segmentation};
+use cytomask_models::{Embedding, Model};
+use cytomask_segment::apg::{DerivedPrompt, Proposal};
+use cytomask_segment::{Apg, FieldModel, Fields, PromptModel, Segmentation};
 
 use crate::{Error, ErrorKind, Strategy};
 
@@ -31,10 +34,103 @@ pub fn plan(size: [u32; 2], tile_shape: Option<[u32; 2]>, halo: [u32; 2]) -> Vec
     }
 }
 
-/// Computes one tile of `image`. `fields` replaces the model's maps (of the whole image) where they were made elsewhere.
+/// What a network knows of one tile, whatever the strategy and its settings: the embedding, and the decoder maps once asked for.
+#[derive(Debug)]
+pub struct TileFeatures {
+    /// Where the tile lies in the image.
+    pub tile: Tile,
+    /// Features of the tile with its halo.
+    pub embedding: Embedding,
+    fields: OnceLock<Fields>,
+}
+
+impl TileFeatures {
+    /// The decoder maps of the tile with its halo (`tile.outer`); computed when first asked for.
+    ///
+    /// # Errors
+    /// Whatever the network reports.
+    pub fn fields(&self, model: &Model) -> Result<&Fields, Error> {
+        if self.fields.get().is_none() {
+            // Two threads may both compute them; they come to the same.
+            let _ = self.fields.set(model.fields(&self.embedding)?);
+        }
+        self.fields.get().ok_or_else(|| Error::new(ErrorKind::Model, "the decoder maps of a tile are missing"))
+    }
+
+    /// Maps made elsewhere, of the tile with its halo, in place of the model's.
+    #[must_use]
+    fn with_fields(self, fields: Fields) -> Self {
+        Self { fields: OnceLock::from(fields), ..self }
+    }
+}
+
+/// Encodes one tile of `image` with its halo.
+///
+/// # Errors
+/// Whatever the network reports.
+pub fn encode_tile(model: &Model, image: &Rgb, tile: &Tile) -> Result<TileFeatures, Error> {
+    let embedding = model.encode(&tile_pixels(image, tile))?;
+    Ok(TileFeatures { tile: *tile, embedding, fields: OnceLock::new() })
+}
+
+/// Segments an encoded tile of `image`.
 ///
 /// # Errors
 /// Whatever the network reports; `Unsupported` for strategies that cannot be tiled.
+pub fn segment_tile(
+    model: &Model,
+    strategy: &Strategy,
+    image: &Rgb,
+    features: &TileFeatures,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<TileResult, Error> {
+    let tile = &features.tile;
+    require_tileable(strategy, image, tile)?;
+    match strategy {
+        Strategy::Ais(_) => {
+            Ok(TileResult::Fields(tile.inner, crop_fields(features.fields(model)?, tile.local_inner())))
+        }
+        Strategy::Apg(apg) => {
+            let prompts = tile_prompts(apg, features, model)?;
+            let proposals = apg.propose(model, &features.embedding, tile.outer.size(), &prompts, progress)?;
+            Ok(tile_proposals(features, proposals))
+        }
+        Strategy::Amg(amg) => {
+            let proposals = amg.propose_encoded(model, image, &features.embedding, progress)?;
+            Ok(TileResult::Whole(amg.merge(&proposals)))
+        }
+        Strategy::Prompted(prompted, prompts) => {
+            let found = prompted.run_encoded(model, &features.embedding, image.size, prompts, progress);
+            Ok(TileResult::Whole(found.map_err(unusable_prompt)?))
+        }
+    }
+}
+
+/// APG's prompts in an encoded tile, in the tile's frame: those its inner part owns.
+///
+/// # Errors
+/// Whatever the network reports.
+pub(crate) fn tile_prompts(apg: &Apg, features: &TileFeatures, model: &Model) -> Result<Vec<DerivedPrompt>, Error> {
+    let tile = &features.tile;
+    let mut prompts = apg.derive_prompts(features.fields(model)?);
+    prompts.retain(|prompt| {
+        let [y, x] = prompt.point;
+        tile.inner.contains(y + tile.outer.y0, x + tile.outer.x0)
+    });
+    Ok(prompts)
+}
+
+/// What APG found in a tile, moved from the tile's frame to the image's.
+pub(crate) fn tile_proposals(features: &TileFeatures, proposals: Vec<Proposal>) -> TileResult {
+    let Rect { y0, x0, .. } = features.tile.outer;
+    TileResult::Proposals(proposals.into_iter().map(|proposal| proposal.translate(y0, x0)).collect())
+}
+
+/// Computes one tile of `image`: [`encode_tile`], then [`segment_tile`], without the steps the strategy can do without. `fields`
+/// replaces the model's maps (of the whole image) where they were made elsewhere.
+///
+/// # Errors
+/// As [`segment_tile`].
 pub fn run_tile(
     model: &Model,
     strategy: &Strategy,
@@ -43,47 +139,40 @@ pub fn run_tile(
     fields: Option<&Fields>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TileResult, Error> {
-    let whole = tile.inner == Rect::whole(image.size);
-    let cropped;
-    let pixels = if whole {
-        image
-    } else {
-        cropped = image.crop(tile.outer);
-        &cropped
-    };
-    match strategy {
-        Strategy::Ais(_) => {
-            let maps = match fields {
-                Some(given) => crop_fields(given, tile.inner),
-                None => crop_fields(&model.fields(&model.encode(pixels)?)?, tile.local_inner()),
+    require_tileable(strategy, image, tile)?;
+    match (strategy, fields) {
+        // Given maps are all that AIS needs.
+        (Strategy::Ais(_), Some(given)) => Ok(TileResult::Fields(tile.inner, crop_fields(given, tile.inner))),
+        // Prompts are looked at before the image is encoded.
+        (Strategy::Prompted(prompted, prompts), _) => {
+            let found = prompted.run(model, image, prompts, progress);
+            Ok(TileResult::Whole(found.map_err(unusable_prompt)?))
+        }
+        _ => {
+            let features = encode_tile(model, image, tile)?;
+            let features = match fields {
+                Some(given) => features.with_fields(crop_fields(given, tile.outer)),
+                None => features,
             };
-            Ok(TileResult::Fields(tile.inner, maps))
+            segment_tile(model, strategy, image, &features, progress)
         }
-        Strategy::Apg(apg) => {
-            let embedding = model.encode(pixels)?;
-            let maps = match fields {
-                Some(given) => crop_fields(given, tile.outer),
-                None => model.fields(&embedding)?,
-            };
-            let mut prompts = apg.derive_prompts(&maps);
-            prompts.retain(|prompt| {
-                let [y, x] = prompt.point;
-                tile.inner.contains(y + tile.outer.y0, x + tile.outer.x0)
-            });
-            let proposals = apg.propose(model, &embedding, maps.size, &prompts, progress)?;
-            let moved = proposals.into_iter().map(|proposal| proposal.translate(tile.outer.y0, tile.outer.x0));
-            Ok(TileResult::Proposals(moved.collect()))
-        }
-        Strategy::Amg(amg) if whole => Ok(TileResult::Whole(amg.run(model, pixels, progress)?)),
-        Strategy::Prompted(prompted, prompts) if whole => {
-            let found = prompted.run(model, pixels, prompts, progress);
-            Ok(TileResult::Whole(found.map_err(|error| Error::new(ErrorKind::Setting, error.to_string()))?))
-        }
-        Strategy::Amg(_) | Strategy::Prompted(..) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("mode {} has no tiles; leave --tile_shape out or use --mode apg or ais", strategy.name()),
-        )),
     }
+}
+
+fn require_tileable(strategy: &Strategy, image: &Rgb, tile: &Tile) -> Result<(), Error> {
+    if tile.inner == Rect::whole(image.size) || matches!(strategy, Strategy::Ais(_) | Strategy::Apg(_)) {
+        return Ok(());
+    }
+    let message = format!("mode {} has no tiles; leave --tile_shape out or use --mode apg or ais", strategy.name());
+    Err(Error::new(ErrorKind::Unsupported, message))
+}
+
+fn unusable_prompt(error: impl std::error::Error) -> Error {
+    Error::new(ErrorKind::Setting, error.to_string())
+}
+
+fn tile_pixels<'a>(image: &'a Rgb, tile: &Tile) -> Cow<'a, Rgb> {
+    if tile.inner == Rect::whole(image.size) { Cow::Borrowed(image) } else { Cow::Owned(image.crop(tile.outer)) }
 }
 
 /// Joins the results of all tiles of an image of `size`, in any order.

@@ -16,6 +16,7 @@ pub mod embedded;
 mod error;
 mod estimate;
 pub mod job;
+pub mod prepared;
 mod segmenter;
 mod strategy;
 
@@ -35,6 +36,7 @@ pub use cytomask_train as train;
 pub use cytomask_weights as weights;
 pub use error::{Error, ErrorKind};
 pub use estimate::{Estimate, estimate};
+pub use prepared::Prepared;
 pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
 pub use strategy::Strategy;
 

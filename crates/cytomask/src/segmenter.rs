@@ -1,5 +1,6 @@
 //! A model, a strategy and the settings around them, ready to segment images.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use cytomask_image::{Image, Normalization, Rect, Rgb, Tile};
@@ -176,23 +177,25 @@ impl Segmenter {
             let message = format!("decoder maps of {:?} for an image of {:?}", fields.size, image.size);
             return Err(Error::new(ErrorKind::Setting, message));
         }
-        let mut scaled = None;
-        let mut tiles = self.plan(image.size, 1.0)?;
-        if tiles.len() > 1 && self.model.scale() == Some(ScaleChoice::Auto) {
-            let scale = self.estimate_scale(image, &tiles)?;
-            tiles = self.plan(image.size, scale)?;
-            scaled = Some(self.model.with_scale(ScaleChoice::Fixed(scale)));
-        }
-        let model = scaled.as_ref().unwrap_or(&self.model);
-
+        let (model, tiles) = self.layout(image)?;
         let mut results = Vec::with_capacity(tiles.len());
         for (done, tile) in tiles.iter().enumerate() {
             report(Phase::Tile { done, total: tiles.len() });
             let mut prompts = |done, total| report(Phase::Prompts { done, total });
-            results.push(job::run_tile(model, &self.strategy, image, tile, fields, &mut prompts)?);
+            results.push(job::run_tile(&model, &self.strategy, image, tile, fields, &mut prompts)?);
         }
         report(Phase::Merge);
         job::merge(&self.strategy, image.size, results)
+    }
+
+    /// The model at the scale an image is to be seen at, and the image's tiles. One scale is estimated for all of several tiles.
+    pub(crate) fn layout(&self, image: &Rgb) -> Result<(Cow<'_, Model>, Vec<Tile>), Error> {
+        let tiles = self.plan(image.size, 1.0)?;
+        if tiles.len() > 1 && self.model.scale() == Some(ScaleChoice::Auto) {
+            let scale = self.estimate_scale(image, &tiles)?;
+            return Ok((Cow::Owned(self.model.with_scale(ScaleChoice::Fixed(scale))), self.plan(image.size, scale)?));
+        }
+        Ok((Cow::Borrowed(&self.model), tiles))
     }
 
     /// The tiles of an image that the network sees enlarged by `scale`.

@@ -1,0 +1,58 @@
+//! A prepared image gives what a plain run gives. Needs the built-in weights, as the default features have them.
+#![cfg(feature = "embedded")]
+
+use cytomask::{Ais, Amg, Apg, Model, Rgb, Segmenter, Strategy, apg, load_model};
+
+const SIZE: [u32; 2] = [97, 131];
+
+/// Bright discs on a textured ground, 0–255.
+fn discs() -> Rgb {
+    let centres = [(24.0, 30.0), (60.0, 40.0), (40.0, 90.0), (75.0, 100.0), (64.0, 60.0)];
+    let pixel = |y: u32, x: u32| {
+        let inside = centres.iter().any(|(cy, cx)| (y as f32 - cy).hypot(x as f32 - cx) < 10.0);
+        let texture = ((y * 7 + x * 13) % 11) as f32;
+        if inside { 180.0 + texture } else { 20.0 + texture }
+    };
+    let samples = (0..SIZE[0]).flat_map(|y| (0..SIZE[1]).flat_map(move |x| [pixel(y, x); 3])).collect();
+    Rgb { size: SIZE, samples }
+}
+
+fn model() -> Model {
+    load_model("cytomask-t", None, cytomask::DeviceChoice::Cpu).unwrap()
+}
+
+fn strategies(model: &Model) -> Vec<Strategy> {
+    let amg = Amg { points_per_side: 5, pred_iou_thresh: 0.3, stability_score_thresh: 0.5, ..Amg::default() };
+    let refined = Apg { refine_with_box_prompts: true, prompt_kind: apg::PromptKind::Point, ..Apg::default() };
+    vec![amg.into(), Ais::default().into(), Strategy::apg_for(model).into(), refined.into()]
+}
+
+#[test]
+fn a_prepared_image_gives_what_a_plain_run_gives() {
+    let model = model();
+    let prepared = Segmenter::new(model.clone()).prepare(discs(), &mut |_| {}).unwrap();
+    for strategy in strategies(&model) {
+        let plain = Segmenter::new(model.clone()).strategy(strategy.clone());
+        let plain = plain.run_rgb(&discs(), None, &mut |_| {}).unwrap();
+        let again = prepared.segment(&strategy, &mut |_| {}).unwrap();
+        assert!(plain.objects.len() >= 3, "{strategy:?}: {} objects", plain.objects.len());
+        assert_eq!(plain.labels, again.labels, "{strategy:?}");
+        assert_eq!(plain.objects.len(), again.objects.len());
+    }
+}
+
+#[test]
+fn tiles_of_a_prepared_image_too() {
+    let model = model();
+    let tiled =
+        |strategy: Strategy| Segmenter::new(model.clone()).strategy(strategy).tile_shape(Some([64, 64])).halo([16, 16]);
+    for strategy in [Strategy::Ais(Ais::default()), Strategy::apg_for(&model).into()] {
+        let segmenter = tiled(strategy.clone());
+        let plain = segmenter.run_rgb(&discs(), None, &mut |_| {}).unwrap();
+        let prepared = segmenter.prepare(discs(), &mut |_| {}).unwrap();
+        assert_eq!(plain.labels, prepared.segment(&strategy, &mut |_| {}).unwrap().labels, "{strategy:?}");
+    }
+    let nothing = Rgb { size: [0, 5], samples: Vec::new() };
+    let prepared = tiled(Ais::default().into()).prepare(nothing, &mut |_| {}).unwrap();
+    assert_eq!(prepared.segment(&Ais::default().into(), &mut |_| {}).unwrap().labels.size(), [0, 5]);
+}
