@@ -3,6 +3,7 @@
 //! Everything starts from a [`Contingency`]: how many pixels each true object shares with each predicted one. [`matching`] counts
 //! true and false positives at one threshold, [`mean_segmentation_accuracy`] averages over ten. Scores carry their criterion,
 //! threshold and counts. Numbers equal those of `elf.evaluation`, except where [`BothEmpty`] says otherwise.
+//! [`statistics`] says whether the scores of two or more methods really differ.
 //!
 //! ```
 //! use cytomask_eval::{BothEmpty, contingency, mean_segmentation_accuracy};
@@ -19,6 +20,7 @@ mod assignment;
 mod contingency;
 mod error;
 mod matching;
+pub mod statistics;
 
 pub use contingency::{Contingency, Object, SharedPixels, contingency};
 pub use error::{Error, ErrorKind};
