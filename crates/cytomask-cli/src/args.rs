@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 /// Find every cell, nucleus or organoid in microscopy images.
 #[derive(Parser)]
@@ -52,6 +53,19 @@ pub(crate) enum Mode {
     Prompt,
 }
 
+impl Mode {
+    /// As on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Amg => "amg",
+            Self::Ais => "ais",
+            Self::Apg => "apg",
+            Self::Prompt => "prompt",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Device {
     Auto,
@@ -81,7 +95,8 @@ pub(crate) enum Normalize {
     None,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum PromptSource {
     /// Connected components of thresholded maps.
     Components,
@@ -89,7 +104,8 @@ pub(crate) enum PromptSource {
     Maxima,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum PromptKind {
     Point,
     Box,
@@ -152,6 +168,10 @@ pub(crate) struct SegmentArgs {
     #[arg(long)]
     pub(crate) compat: bool,
 
+    /// Take mode and thresholds from a file that `cytomask tune` wrote; flags given beside it go before it.
+    #[arg(long, value_name = "FILE", conflicts_with = "compat")]
+    pub(crate) settings: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) thresholds: ThresholdArgs,
 
@@ -180,7 +200,9 @@ pub(crate) struct SegmentArgs {
 }
 
 /// Settings of the strategies, under µSAM's names. Unset ones take the model's defaults.
-#[derive(Args, Default)]
+///
+/// A field is named as its flag and as the setting: it is passed on under that name.
+#[derive(Args, Default, Serialize)]
 #[command(next_help_heading = "Thresholds (defaults by mode and model)")]
 pub(crate) struct ThresholdArgs {
     /// AIS, APG: below it a pixel may belong to an object's centre.
@@ -205,17 +227,17 @@ pub(crate) struct ThresholdArgs {
     #[arg(long = "nms_threshold", value_name = "0..1")]
     pub(crate) nms_threshold: Option<f32>,
     /// APG: measure overlap as intersection over the smaller mask.
-    #[arg(long = "intersection_over_min")]
-    pub(crate) intersection_over_min: bool,
+    #[arg(long = "intersection_over_min", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) intersection_over_min: Option<bool>,
     /// APG: let the network propose three masks a prompt and keep its best.
-    #[arg(long)]
-    pub(crate) multimasking: bool,
+    #[arg(long = "multimasking", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) multimasking: Option<bool>,
     /// APG: logit above which a pixel belongs to a mask, or `auto` (Otsu).
     #[arg(long = "mask_threshold", value_name = "LOGIT|auto")]
     pub(crate) mask_threshold: Option<String>,
     /// APG: decode again with the box of each mask as prompt.
-    #[arg(long = "refine_with_box_prompts")]
-    pub(crate) refine_with_box_prompts: bool,
+    #[arg(long = "refine_with_box_prompts", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) refine_with_box_prompts: Option<bool>,
     /// APG: where prompts come from.
     #[arg(long = "prompt_source", value_enum)]
     pub(crate) prompt_source: Option<PromptSource>,
@@ -233,7 +255,7 @@ pub(crate) struct ThresholdArgs {
     pub(crate) stability_score_thresh: Option<f32>,
     /// AMG: box overlap above which the worse of two masks is dropped.
     #[arg(long = "box_nms_thresh", value_name = "0..1")]
-    pub(crate) box_nms_thresh: Option<f32>,
+    pub(crate) box_nms_thresh: Option<f64>,
     /// AMG: points along each side of the grid.
     #[arg(long = "points_per_side", value_name = "N")]
     pub(crate) points_per_side: Option<u32>,

@@ -18,6 +18,8 @@ mod estimate;
 pub mod job;
 pub mod prepared;
 mod segmenter;
+mod settings;
+mod settings_file;
 mod strategy;
 
 pub use cytomask_eval as eval;
@@ -38,6 +40,7 @@ pub use error::{Error, ErrorKind};
 pub use estimate::{Estimate, estimate};
 pub use prepared::Prepared;
 pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
+pub use settings_file::{SettingsFile, SettingsModel};
 pub use strategy::Strategy;
 
 /// The README's example compiles.

@@ -1,10 +1,8 @@
 //! The choice of a strategy, with its settings.
 
 use cytomask_models::{Family, Model};
-use cytomask_segment::apg::{MaskThreshold, PromptKind, PromptSource};
-use cytomask_segment::ops::nms::Overlap;
+use cytomask_segment::apg::PromptKind;
 use cytomask_segment::{Ais, Amg, Apg, Prompt, Prompted};
-use serde_json::{Value, json};
 
 /// How a network's answers become instances.
 #[derive(Clone, Debug)]
@@ -50,63 +48,6 @@ impl Strategy {
             Self::Ais(_) => "ais",
             Self::Apg(_) => "apg",
             Self::Prompted(..) => "prompt",
-        }
-    }
-
-    /// Every setting under its command-line name, for records and caches.
-    pub fn settings(&self) -> Value {
-        match self {
-            Self::Amg(amg) => json!({
-                "points_per_side": amg.points_per_side,
-                "pred_iou_thresh": amg.pred_iou_thresh,
-                "stability_score_thresh": amg.stability_score_thresh,
-                "stability_score_offset": amg.stability_score_offset,
-                "box_nms_thresh": amg.box_nms_thresh,
-                "crop_n_layers": amg.crop_n_layers,
-                "crop_nms_thresh": amg.crop_nms_thresh,
-                "crop_overlap_ratio": amg.crop_overlap_ratio,
-                "crop_n_points_downscale_factor": amg.crop_n_points_downscale_factor,
-                "min_mask_region_area": amg.min_mask_region_area,
-                "min_size": amg.min_object_size,
-                "compat": amg.compat,
-            }),
-            Self::Ais(ais) => json!({
-                "center_distance_threshold": ais.center_distance_threshold,
-                "boundary_distance_threshold": ais.boundary_distance_threshold,
-                "foreground_threshold": ais.foreground_threshold,
-                "foreground_smoothing": ais.foreground_smoothing,
-                "distance_smoothing": ais.distance_smoothing,
-                "min_size": ais.min_size,
-            }),
-            Self::Apg(apg) => json!({
-                "center_distance_threshold": apg.center_distance_threshold,
-                "boundary_distance_threshold": apg.boundary_distance_threshold,
-                "foreground_threshold": apg.foreground_threshold,
-                "distance_smoothing": apg.distance_smoothing,
-                "prompt_source": match apg.prompt_source {
-                    PromptSource::Components => "components",
-                    PromptSource::BoundaryMaxima => "maxima",
-                },
-                "prompt_kind": match apg.prompt_kind {
-                    PromptKind::Point => "point",
-                    PromptKind::Box => "box",
-                    PromptKind::PointAndBox => "point-and-box",
-                },
-                "multimasking": apg.multimasking,
-                "mask_threshold": match apg.mask_threshold {
-                    MaskThreshold::Fixed(threshold) => json!(threshold),
-                    MaskThreshold::Automatic => json!("auto"),
-                },
-                "refine_with_box_prompts": apg.refine_with_box_prompts,
-                "min_size": apg.min_size,
-                "min_score": apg.min_score,
-                "nms_threshold": apg.nms_threshold,
-                "intersection_over_min": apg.overlap == Overlap::IntersectionOverMinimum,
-                "compat": apg.compat,
-            }),
-            Self::Prompted(prompted, prompts) => {
-                json!({ "multimasking": prompted.multimask, "prompts": prompts.len() })
-            }
         }
     }
 }
