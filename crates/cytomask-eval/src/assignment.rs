@@ -1,133 +1,215 @@
-//! Optimal assignment on a sparse graph: as many pairs as possible, and of those the highest sum of scores.
+//! Optimal assignment on a sparse graph, for graphs of a hundred thousand nodes.
 //!
-//! Successive shortest augmenting paths (Kuhn, Naval Res. Logist. Q. 2, 1955, in its network form; Ahuja, Magnanti & Orlin,
-//! "Network Flows", 1993, ch. 12), on each connected group of the graph on its own. Groups of one pair, which at IoU thresholds
-//! above 0.5 are all there is, need no search.
+//! Shortest augmenting paths with node prices (Jonker & Volgenant, Computing 38, 1987; Crouse, IEEE Trans. Aerosp. Electron.
+//! Syst. 52, 2016), each grown from one left node along existing edges only, so that a search stays within the connected group
+//! around it and mostly ends after a few nodes. A left node may also stay alone, at no gain: the graph need not have a complete
+//! assignment. Weights are whole numbers, so that no rounding can send a search in circles.
 
-/// Rounding of sums of scores below this is no improvement; keeps searches from going round in circles.
-const IMPROVEMENT: f64 = 1e-12;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
-/// Chooses edges `(left, right, score)` so that no node has two, their number is the largest possible, and the sum of their
-/// scores the largest for that number. Returns indices of edges, ascending.
-pub(crate) fn assign(lefts: usize, rights: usize, edges: &[(usize, usize, f64)]) -> Vec<usize> {
-    let mut chosen = Vec::new();
-    for group in groups(lefts, rights, edges) {
-        if let [only] = group[..] {
-            chosen.push(only);
-        } else {
-            chosen.extend(assign_group(&group, edges));
-        }
+/// What makes an assignment better than another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Goal {
+    /// More pairs; of equally many, the higher sum of scores.
+    MostPairs,
+    /// More pairs of at least this score; of equally many, the higher sum of scores, of all pairs.
+    MostPairsFrom(f64),
+    /// The higher sum of scores.
+    HighestSum,
+}
+
+/// An edge `(left, right, score)`; scores lie above 0 and not above 1.
+pub(crate) type Edge = (usize, usize, f64);
+
+/// Scores are told apart down to 2⁻⁴⁰, about 10⁻¹².
+const SCORE_UNIT: f64 = (1_u64 << 40) as f64;
+
+/// A pair that counts weighs more than all scores of 2³² pairs together.
+const PAIR: i128 = 1 << 80;
+
+impl Goal {
+    fn weight(self, score: f64) -> i128 {
+        let counts = match self {
+            Self::MostPairs => true,
+            Self::MostPairsFrom(least) => score >= least,
+            Self::HighestSum => false,
+        };
+        let score = ((score * SCORE_UNIT).round() as i128).max(1);
+        if counts { PAIR + score } else { score }
     }
-    chosen.sort_unstable();
+}
+
+/// Chooses edges so that no node has two and `goal` is reached. Returns indices of edges, ascending.
+pub(crate) fn assign(lefts: usize, rights: usize, edges: &[Edge], goal: Goal) -> Vec<usize> {
+    // An edge whose ends have no other is taken as it is: at IoU thresholds above 0.5 these are all there is.
+    let (mut degree_left, mut degree_right) = (vec![0_u32; lefts], vec![0_u32; rights]);
+    for &(left, right, _) in edges {
+        degree_left[left] += 1;
+        degree_right[right] += 1;
+    }
+    let is_alone = |&(left, right, _): &Edge| degree_left[left] == 1 && degree_right[right] == 1;
+    let mut chosen: Vec<usize> = (0..edges.len()).filter(|&edge| is_alone(&edges[edge])).collect();
+    if chosen.len() < edges.len() {
+        let mut of_left: Vec<Vec<usize>> = vec![Vec::new(); lefts];
+        for (index, edge) in edges.iter().enumerate().filter(|(_, edge)| !is_alone(edge)) {
+            of_left[edge.0].push(index);
+        }
+        chosen.extend(Search::new(lefts, rights, edges, goal).run(&of_left));
+        chosen.sort_unstable();
+    }
     chosen
 }
 
-/// Edges by connected group.
-fn groups(lefts: usize, rights: usize, edges: &[(usize, usize, f64)]) -> Vec<Vec<usize>> {
-    let mut parent: Vec<usize> = (0..lefts + rights).collect();
-    fn find(parent: &mut [usize], mut node: usize) -> usize {
-        while parent[node] != node {
-            parent[node] = parent[parent[node]];
-            node = parent[node];
-        }
-        node
-    }
-    for &(left, right, _) in edges {
-        let (a, b) = (find(&mut parent, left), find(&mut parent, lefts + right));
-        parent[a.max(b)] = a.min(b);
-    }
-    let mut group_of_root = vec![usize::MAX; lefts + rights];
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (index, &(left, ..)) in edges.iter().enumerate() {
-        let root = find(&mut parent, left);
-        if group_of_root[root] == usize::MAX {
-            group_of_root[root] = groups.len();
-            groups.push(Vec::new());
-        }
-        groups[group_of_root[root]].push(index);
-    }
-    groups
+/// Where a path ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// This left node stays alone (again).
+    Alone(usize),
+    /// Along this edge to a free right node.
+    Free(usize),
 }
 
-/// Grows the assignment by the path that gains most, until there is none.
-fn assign_group(group: &[usize], edges: &[(usize, usize, f64)]) -> Vec<usize> {
-    // Nodes of the group, numbered from 0 on each side.
-    let side = |pick: fn(&(usize, usize, f64)) -> usize| {
-        let mut nodes: Vec<usize> = group.iter().map(|&edge| pick(&edges[edge])).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes
-    };
-    let (lefts, rights) = (side(|edge| edge.0), side(|edge| edge.1));
-    let local = |nodes: &[usize], node: usize| nodes.partition_point(|&other| other < node);
-    let mut of_left: Vec<Vec<(usize, f64, usize)>> = vec![Vec::new(); lefts.len()];
-    for &edge in group {
-        let (left, right, score) = edges[edge];
-        of_left[local(&lefts, left)].push((local(&rights, right), score, edge));
+/// The state of the assignment. Costs are negative weights; an edge's cost less the prices of its ends is never negative.
+struct Search<'a> {
+    edges: &'a [Edge],
+    costs: Vec<i128>,
+    price_left: Vec<i128>,
+    price_right: Vec<i128>,
+    edge_of_left: Vec<Option<usize>>,
+    edge_of_right: Vec<Option<usize>>,
+    /// Of the path to a right node in the current search: its cost and last edge.
+    reached: Vec<Option<(i128, usize)>>,
+    is_settled: Vec<bool>,
+}
+
+impl<'a> Search<'a> {
+    fn new(lefts: usize, rights: usize, edges: &'a [Edge], goal: Goal) -> Self {
+        Self {
+            edges,
+            costs: edges.iter().map(|edge| -goal.weight(edge.2)).collect(),
+            price_left: vec![0; lefts],
+            price_right: vec![0; rights],
+            edge_of_left: vec![None; lefts],
+            edge_of_right: vec![None; rights],
+            reached: vec![None; rights],
+            is_settled: vec![false; rights],
+        }
     }
 
-    let mut edge_of_right: Vec<Option<(usize, f64, usize)>> = vec![None; rights.len()]; // (left, score, edge)
-    let mut is_free = vec![true; lefts.len()];
-    loop {
-        // Longest path by score from any free left node: taking an edge adds its score, giving one back subtracts it.
-        let mut gain_left: Vec<f64> = is_free.iter().map(|&free| if free { 0.0 } else { f64::NEG_INFINITY }).collect();
-        let mut gain_right = vec![f64::NEG_INFINITY; rights.len()];
-        let mut came_from = vec![(usize::MAX, 0.0, usize::MAX); rights.len()];
-        let mut queue: std::collections::VecDeque<usize> = (0..lefts.len()).filter(|&left| is_free[left]).collect();
-        while let Some(left) = queue.pop_front() {
-            for &(right, score, edge) in &of_left[left] {
-                let gain = gain_left[left] + score;
-                if gain <= gain_right[right] + IMPROVEMENT {
+    fn run(mut self, of_left: &[Vec<usize>]) -> Vec<usize> {
+        for start in (0..of_left.len()).filter(|&left| !of_left[left].is_empty()) {
+            self.place(start, of_left);
+        }
+        self.edge_of_left.into_iter().flatten().collect()
+    }
+
+    /// Finds the cheapest way to give `start` a partner, or to leave it or another left node without, and takes it.
+    fn place(&mut self, start: usize, of_left: &[Vec<usize>]) {
+        let mut queue: BinaryHeap<Reverse<(i128, usize)>> = BinaryHeap::new();
+        let mut touched: Vec<usize> = Vec::new();
+        let mut lefts: Vec<(usize, i128)> = Vec::new();
+        let mut settled: Vec<(usize, i128)> = Vec::new();
+        let (mut left, mut so_far) = (start, 0_i128);
+        let mut best = (i128::MAX, End::Alone(start));
+        loop {
+            lefts.push((left, so_far));
+            let base = so_far - self.price_left[left];
+            if base < best.0 {
+                best = (base, End::Alone(left));
+            }
+            for &edge in &of_left[left] {
+                let right = self.edges[edge].1;
+                if self.is_settled[right] {
                     continue;
                 }
-                gain_right[right] = gain;
-                came_from[right] = (left, score, edge);
-                if let Some((holder, held, _)) = edge_of_right[right]
-                    && holder != left
-                {
-                    gain_left[holder] = gain - held;
-                    queue.push_back(holder);
+                let cost = base + self.costs[edge] - self.price_right[right];
+                if self.edge_of_right[right].is_none() {
+                    if cost < best.0 {
+                        best = (cost, End::Free(edge));
+                    }
+                } else if self.reached[right].is_none_or(|(known, _)| cost < known) {
+                    if self.reached[right].is_none() {
+                        touched.push(right);
+                    }
+                    self.reached[right] = Some((cost, edge));
+                    queue.push(Reverse((cost, right)));
                 }
             }
+            let next = loop {
+                match queue.pop() {
+                    // An outdated entry of a node reached more cheaply since.
+                    Some(Reverse((_, right))) if self.is_settled[right] => {}
+                    other => break other,
+                }
+            };
+            let Some(Reverse((cost, right))) = next.filter(|Reverse((cost, _))| *cost < best.0) else { break };
+            self.is_settled[right] = true;
+            settled.push((right, cost));
+            so_far = cost;
+            left = self.edge_of_right[right].map_or(start, |edge| self.edges[edge].0);
         }
-        let free_rights = (0..rights.len()).filter(|&right| edge_of_right[right].is_none());
-        let end = free_rights.filter(|&right| gain_right[right] > f64::NEG_INFINITY);
-        let Some(mut right) = end.max_by(|&a, &b| gain_right[a].total_cmp(&gain_right[b])) else { break };
-        // Walk back, handing every right node on the path to the left node that reached it.
-        loop {
-            let (left, score, edge) = came_from[right];
-            let former = (0..rights.len())
-                .find(|&other| other != right && edge_of_right[other].is_some_and(|(holder, ..)| holder == left));
-            edge_of_right[right] = Some((left, score, edge));
-            match former {
-                Some(other) => right = other,
-                None => {
-                    is_free[left] = false;
-                    break;
-                }
-            }
+
+        for &(left, entry) in &lefts {
+            self.price_left[left] += best.0 - entry;
+        }
+        for &(right, cost) in &settled {
+            self.price_right[right] -= best.0 - cost;
+        }
+        self.take(start, best.1);
+        for right in touched {
+            self.reached[right] = None;
+            self.is_settled[right] = false;
         }
     }
-    edge_of_right.into_iter().flatten().map(|(_, _, edge)| edge).collect()
+
+    /// Hands every right node along the path back to `start` to the left node that reached it.
+    fn take(&mut self, start: usize, end: End) {
+        let (mut left, mut freed) = match end {
+            End::Alone(left) => (left, self.edge_of_left[left].take()),
+            End::Free(edge) => {
+                let (left, right, _) = self.edges[edge];
+                self.edge_of_right[right] = Some(edge);
+                (left, self.edge_of_left[left].replace(edge))
+            }
+        };
+        while left != start {
+            // Every left node on the path but the first was reached through its partner, which it now gives up.
+            let right = freed.map(|edge| self.edges[edge].1);
+            let Some((right, (_, edge))) = right.and_then(|right| Some((right, self.reached[right]?))) else { break };
+            left = self.edges[edge].0;
+            self.edge_of_right[right] = Some(edge);
+            freed = self.edge_of_left[left].replace(edge);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The best of all subsets of edges: `(pairs, sum of scores)`.
-    fn slow(edges: &[(usize, usize, f64)]) -> (usize, f64) {
+    /// `(pairs that count, sum of scores)` of the best of all subsets of edges.
+    fn slow(edges: &[Edge], goal: Goal) -> (usize, f64) {
         let mut best = (0, 0.0);
         for subset in 0..1_u32 << edges.len() {
             let taken: Vec<_> =
                 (0..edges.len()).filter(|&edge| subset >> edge & 1 == 1).map(|edge| edges[edge]).collect();
             let clash = taken.iter().enumerate().any(|(i, a)| taken[..i].iter().any(|b| a.0 == b.0 || a.1 == b.1));
-            let value = (taken.len(), taken.iter().map(|edge| edge.2).sum::<f64>());
+            let value = value(&taken, goal);
             if !clash && (value.0 > best.0 || (value.0 == best.0 && value.1 > best.1)) {
                 best = value;
             }
         }
         best
+    }
+
+    fn value(taken: &[Edge], goal: Goal) -> (usize, f64) {
+        let counts = |edge: &&Edge| match goal {
+            Goal::MostPairs => true,
+            Goal::MostPairsFrom(least) => edge.2 >= least,
+            Goal::HighestSum => false,
+        };
+        (taken.iter().filter(counts).count(), taken.iter().map(|edge| edge.2).sum())
     }
 
     #[test]
@@ -138,30 +220,45 @@ mod tests {
             (state >> 33) % bound
         };
         for _ in 0..300 {
-            let mut edges: Vec<(usize, usize, f64)> = Vec::new();
+            let mut edges: Vec<Edge> = Vec::new();
             for _ in 0..random(12) {
                 let (left, right) = (random(5) as usize, random(5) as usize);
                 if !edges.iter().any(|edge| (edge.0, edge.1) == (left, right)) {
-                    edges.push((left, right, 0.05 + random(100) as f64 / 100.0));
+                    edges.push((left, right, 0.05 + random(95) as f64 / 100.0));
                 }
             }
-            let chosen = assign(5, 5, &edges);
-            let sum: f64 = chosen.iter().map(|&edge| edges[edge].2).sum();
-            let (pairs, best) = slow(&edges);
-            assert_eq!(chosen.len(), pairs, "{edges:?}");
-            assert!((sum - best).abs() < 1e-9, "{edges:?}: {sum} {best}");
-            for (i, &a) in chosen.iter().enumerate() {
-                assert!(chosen[..i].iter().all(|&b| edges[a].0 != edges[b].0 && edges[a].1 != edges[b].1));
+            for goal in [Goal::MostPairs, Goal::MostPairsFrom(0.5), Goal::HighestSum] {
+                let chosen = assign(5, 5, &edges, goal);
+                let taken: Vec<Edge> = chosen.iter().map(|&edge| edges[edge]).collect();
+                let ((pairs, sum), best) = (value(&taken, goal), slow(&edges, goal));
+                assert_eq!(pairs, best.0, "{goal:?} {edges:?}");
+                assert!((sum - best.1).abs() < 1e-9, "{goal:?} {edges:?}: {sum} {best:?}");
+                for (i, a) in taken.iter().enumerate() {
+                    assert!(taken[..i].iter().all(|b| a.0 != b.0 && a.1 != b.1));
+                }
             }
         }
     }
 
     #[test]
     fn a_long_chain() {
-        // left i – right i (0.3) and left i – right i − 1 (0.6): n pairs are possible only along the weaker edges.
-        let n = 300;
-        let edges: Vec<(usize, usize, f64)> =
-            (0..n).flat_map(|i| (i > 0).then(|| (i, i - 1, 0.6)).into_iter().chain([(i, i, 0.3)])).collect();
-        assert_eq!(assign(n, n, &edges).len(), n);
+        // left i – right i (0.3) and left i – right i − 1 (0.7): all n pairs are possible only along the weaker edges.
+        let n = 3000;
+        let edges: Vec<Edge> =
+            (0..n).flat_map(|i| (i > 0).then(|| (i, i - 1, 0.7)).into_iter().chain([(i, i, 0.3)])).collect();
+        assert_eq!(assign(n, n, &edges, Goal::MostPairs).len(), n);
+        assert_eq!(assign(n, n, &edges, Goal::HighestSum).len(), n - 1);
+        assert_eq!(assign(n, n, &edges, Goal::MostPairsFrom(0.5)).len(), n - 1);
+    }
+
+    #[test]
+    fn giving_one_up_can_pay() {
+        // Two lefts for one right: the better one has it, whichever comes first.
+        for scores in [[0.3, 0.6], [0.6, 0.3]] {
+            let edges = [(0, 0, scores[0]), (1, 0, scores[1])];
+            let better = usize::from(scores[1] > scores[0]);
+            assert_eq!(assign(2, 1, &edges, Goal::HighestSum), [better]);
+            assert_eq!(assign(2, 1, &edges, Goal::MostPairs), [better]);
+        }
     }
 }

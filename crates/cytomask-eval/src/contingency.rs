@@ -1,8 +1,7 @@
 //! How many pixels the objects of two label images share.
 
-use cytomask_image::Labels;
-
-use crate::{Error, ErrorKind, Result};
+use crate::label_array::same_shape;
+use crate::{LabelArray, Result};
 
 /// An object of a label image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,26 +34,33 @@ pub struct Contingency {
     pub shared: Vec<SharedPixels>,
 }
 
-impl SharedPixels {
-    /// Intersection over union of the pair.
-    pub fn iou(&self, contingency: &Contingency) -> f64 {
-        let areas = contingency.truth[self.truth].area_px + contingency.predicted[self.predicted].area_px;
-        self.pixels as f64 / (areas - self.pixels) as f64
+impl Contingency {
+    /// Whether neither image holds an object.
+    pub fn both_empty(&self) -> bool {
+        self.truth.is_empty() && self.predicted.is_empty()
     }
 }
 
-/// Counts the pixels shared by the objects of two label images of one size. Ids need not be consecutive.
+impl SharedPixels {
+    /// Intersection over union of the pair.
+    pub fn iou(&self, contingency: &Contingency) -> f64 {
+        self.pixels as f64 / self.union_px(contingency) as f64
+    }
+
+    /// Pixels of either object.
+    pub fn union_px(&self, contingency: &Contingency) -> u64 {
+        contingency.truth[self.truth].area_px + contingency.predicted[self.predicted].area_px - self.pixels
+    }
+}
+
+/// Counts the pixels shared by the objects of two label images of one shape and any dimension. Ids need not be consecutive.
 ///
 /// # Errors
 /// `Shape` when the images differ in size.
-pub fn contingency(truth: &Labels, predicted: &Labels) -> Result<Contingency> {
-    if truth.size() != predicted.size() {
-        let ([h, w], [found_h, found_w]) = (truth.size(), predicted.size());
-        let message =
-            format!("predicted labels: expected the true labels' size {h} × {w}, found {found_h} × {found_w}");
-        return Err(Error::new(ErrorKind::Shape, message));
-    }
-    let mut pairs = pair_counts(truth.as_slice(), predicted.as_slice());
+pub fn contingency<'a>(truth: impl Into<LabelArray<'a>>, predicted: impl Into<LabelArray<'a>>) -> Result<Contingency> {
+    let (truth, predicted) = (truth.into(), predicted.into());
+    same_shape(&truth, &predicted)?;
+    let mut pairs = pair_counts(truth.ids(), predicted.ids());
     let truth = objects(pairs.iter().map(|&((id, _), pixels)| (id, pixels)));
     let mut by_predicted: Vec<(u32, u64)> = pairs.iter().map(|&((_, id), pixels)| (id, pixels)).collect();
     by_predicted.sort_unstable_by_key(|&(id, _)| id);
@@ -105,7 +111,10 @@ fn objects(sorted: impl Iterator<Item = (u32, u64)>) -> Vec<Object> {
 
 #[cfg(test)]
 mod tests {
+    use cytomask_image::Labels;
+
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn hand_drawn_table() {
@@ -124,6 +133,16 @@ mod tests {
         let error = contingency(&Labels::zeros([3, 4]), &Labels::zeros([4, 3])).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Shape);
         assert_eq!(error.to_string(), "predicted labels: expected the true labels' size 3 × 4, found 4 × 3");
+    }
+
+    #[test]
+    fn any_dimension() {
+        let (truth, predicted) = ([0, 1, 1, 2], [3, 3, 0, 2]);
+        let array = |shape: &[usize], ids| LabelArray::new(shape, ids).unwrap();
+        let flat = contingency(array(&[4], &truth), array(&[4], &predicted)).unwrap();
+        assert_eq!(contingency(array(&[2, 1, 2], &truth), array(&[2, 1, 2], &predicted)).unwrap(), flat);
+        let error = contingency(array(&[2, 1, 2], &truth), array(&[2, 2], &predicted)).unwrap_err();
+        assert_eq!(error.to_string(), "predicted labels: expected the true labels' size 2 × 1 × 2, found 2 × 2");
     }
 
     #[test]

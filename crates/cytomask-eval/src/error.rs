@@ -8,6 +8,8 @@ pub enum ErrorKind {
     Shape,
     /// A setting lies outside what is allowed.
     Value,
+    /// Something that is defined for other images only.
+    Unsupported,
 }
 
 /// An error that names the argument, what was expected and what was found.

@@ -3,7 +3,7 @@
 //! As `elf.evaluation.matching`, which follows stardist's. The mean segmentation accuracy is that of the Data Science Bowl 2018
 //! (Caicedo et al., Nature Methods 2019); panoptic quality is Kirillov et al., CVPR 2019.
 
-use crate::assignment::assign;
+use crate::assignment::{Edge, Goal, assign};
 use crate::{Contingency, Error, ErrorKind, Result, SharedPixels};
 
 /// What the pixels two objects share are divided by.
@@ -52,13 +52,15 @@ pub struct Matching {
     pub segmentation_accuracy: f64,
     /// Mean score of the matched pairs: the segmentation quality.
     pub mean_matched_score: f64,
+    /// Sum of the scores of the matched pairs over the number of true objects: how well an average true object was found.
+    pub mean_true_score: f64,
     /// Segmentation quality × F1, the panoptic quality of one class when the criterion is IoU.
     pub panoptic_quality: f64,
     /// The matched pairs, by ascending true id.
     pub pairs: Vec<MatchedPair>,
 }
 
-/// What the segmentation accuracy is when neither image holds an object.
+/// What a score is when neither image holds an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BothEmpty {
     /// 1: rightly nothing was found.
@@ -71,7 +73,7 @@ pub enum BothEmpty {
 }
 
 impl BothEmpty {
-    fn score(self) -> f64 {
+    pub(crate) fn score(self) -> f64 {
         match self {
             Self::One => 1.0,
             Self::Zero => 0.0,
@@ -122,6 +124,11 @@ pub fn matching(contingency: &Contingency, threshold: f64, criterion: Criterion)
         let message = format!("matching threshold: expected a number above 0, found {threshold}");
         return Err(Error::new(ErrorKind::Value, message));
     }
+    Ok(matching_at(contingency, threshold, criterion))
+}
+
+/// [`matching`] at a threshold known to be above 0.
+pub(crate) fn matching_at(contingency: &Contingency, threshold: f64, criterion: Criterion) -> Matching {
     let pairs = matched_pairs(contingency, threshold, criterion);
     let true_positives = pairs.len();
     let false_positives = contingency.predicted.len() - true_positives;
@@ -130,7 +137,8 @@ pub fn matching(contingency: &Contingency, threshold: f64, criterion: Criterion)
     let f1 = share(2 * true_positives, 2 * true_positives + false_positives + false_negatives);
     let sum: f64 = pairs.iter().map(|pair| pair.score).sum();
     let mean_matched_score = if pairs.is_empty() { 0.0 } else { sum / true_positives as f64 };
-    Ok(Matching {
+    Matching {
+        mean_true_score: if pairs.is_empty() { 0.0 } else { sum / contingency.truth.len() as f64 },
         criterion,
         threshold,
         true_positives,
@@ -143,7 +151,7 @@ pub fn matching(contingency: &Contingency, threshold: f64, criterion: Criterion)
         mean_matched_score,
         panoptic_quality: mean_matched_score * f1,
         pairs,
-    })
+    }
 }
 
 /// Segmentation accuracies over [`THRESHOLDS`] and their mean.
@@ -167,16 +175,6 @@ pub fn mean_segmentation_accuracy(contingency: &Contingency, both_empty: BothEmp
     }
 }
 
-/// For every true object the highest IoU with any predicted one, averaged; not symmetric, and objects may share a partner.
-/// `None` when there is no true object.
-pub fn mean_best_iou(contingency: &Contingency) -> Option<f64> {
-    let mut best = vec![0.0_f64; contingency.truth.len()];
-    for pair in &contingency.shared {
-        best[pair.truth] = best[pair.truth].max(pair.iou(contingency));
-    }
-    (!best.is_empty()).then(|| best.iter().sum::<f64>() / best.len() as f64)
-}
-
 /// TP / (TP + FP + FN); 0 without true positives.
 fn accuracy(true_positives: usize, contingency: &Contingency) -> f64 {
     if true_positives == 0 {
@@ -193,14 +191,14 @@ fn matched_pairs(contingency: &Contingency, threshold: f64, criterion: Criterion
             pair.pixels as f64 / contingency.predicted[pair.predicted].area_px as f64
         }
     };
-    let close: Vec<(usize, usize, f64)> = contingency
+    let close: Vec<Edge> = contingency
         .shared
         .iter()
         .map(|pair| (pair.truth, pair.predicted, score(pair)))
         .filter(|&(_, _, score)| score >= threshold)
         .collect();
-    let chosen = assign(contingency.truth.len(), contingency.predicted.len(), &close);
-    let pair = |&(truth, predicted, score): &(usize, usize, f64)| MatchedPair {
+    let chosen = assign(contingency.truth.len(), contingency.predicted.len(), &close, Goal::MostPairs);
+    let pair = |&(truth, predicted, score): &Edge| MatchedPair {
         truth: contingency.truth[truth].id,
         predicted: contingency.predicted[predicted].id,
         score,
@@ -233,7 +231,6 @@ mod tests {
         );
         assert_eq!(found.pairs, [MatchedPair { truth: 1, predicted: 5, score: 0.75 }]);
         assert_eq!(matching(&table, 0.76, Criterion::default()).unwrap().true_positives, 0);
-        assert_eq!(mean_best_iou(&table), Some(0.375));
     }
 
     #[test]
@@ -262,7 +259,6 @@ mod tests {
         assert!(msa(BothEmpty::Undefined).is_nan());
         assert_eq!(mean_segmentation_accuracy(&row(&[0], &[4]), BothEmpty::One).msa, 0.0);
         assert_eq!(mean_segmentation_accuracy(&row(&[4], &[0]), BothEmpty::One).msa, 0.0);
-        assert_eq!((mean_best_iou(&table), mean_best_iou(&row(&[4], &[0]))), (None, Some(0.0)));
         assert_eq!(matching(&table, 0.5, Criterion::default()).unwrap().true_positives, 0);
     }
 

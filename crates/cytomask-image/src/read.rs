@@ -17,7 +17,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::{Error, ErrorKind, Image, Labels, Result, SampleType};
+use crate::{Error, ErrorKind, Image, LabelStack, Labels, Result, SampleType};
 
 /// How a file is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,55 @@ impl Image {
 pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
     let path = path.as_ref();
     let raw = read(path, &ReadOptions::default(), Purpose::Labels)?;
-    let labels = || {
+    raw.into_labels().map_err(|error| error.with_path(path))
+}
+
+/// Reads all pages of a label TIFF as one stack, which may be of one plane; a PNG is one. The pixels of all pages together are at
+/// most [`ReadOptions::default`]'s.
+///
+/// # Errors
+/// As [`read_labels`], for every page; also `Shape` when the pages differ in size.
+pub fn read_label_stack(path: impl AsRef<Path>) -> Result<LabelStack> {
+    let path = path.as_ref();
+    let mut options = ReadOptions::default();
+    let first = read_labels(path)?;
+    let size = first.size();
+    let pixels = first.as_slice().len() as u64;
+    let mut attempt = || {
+        let mut file = File::open(path).map_err(|error| io_error("TIFF", error))?;
+        let mut head = [0; 2];
+        file.read_exact(&mut head).map_err(|error| io_error("TIFF", error))?;
+        if !matches!(&head, b"II" | b"MM") {
+            return Ok(LabelStack::from(first));
+        }
+        file.seek(SeekFrom::Start(0)).map_err(|error| io_error("TIFF", error))?;
+        let mut decoder = TiffDecoder::new(BufReader::new(file)).map_err(tiff_error)?;
+        let mut ids = first.into_vec();
+        let mut planes = 1;
+        while decoder.more_images() {
+            decoder.next_image().map_err(tiff_error)?;
+            let limit = options.max_pixels;
+            // Checked before the page is decoded.
+            options.max_pixels = pixels.min(limit.saturating_sub(pixels * u64::from(planes)));
+            let (w, h) = decoder.dimensions().map_err(tiff_error)?;
+            if [h, w] != size {
+                let message = format!("{} × {} pixels, as on page 0, on page {planes}", size[0], size[1]);
+                return Err(Error::shape("label stack", message, format!("{h} × {w}")));
+            }
+            let (next, raw) = read_tiff_page(decoder, &options)?;
+            options.max_pixels = limit;
+            ids.extend_from_slice(raw.into_labels()?.as_slice());
+            planes += 1;
+            decoder = next;
+        }
+        LabelStack::from_vec([planes, size[0], size[1]], ids)
+    };
+    attempt().map_err(|error: Error| error.with_path(path))
+}
+
+impl Raw {
+    fn into_labels(self) -> Result<Labels> {
+        let raw = self;
         if raw.stored_channels != 1 {
             let message = format!("label image: expected one channel, found {}", raw.stored_channels);
             return Err(Error::new(ErrorKind::Unsupported, message));
@@ -95,8 +143,7 @@ pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels> {
             DecodingResult::F64(values) => to_ids(values, whole),
         }?;
         Labels::from_vec(raw.size, ids)
-    };
-    labels().map_err(|error| error.with_path(path))
+    }
 }
 
 /// `value` as an id, if it is one.
@@ -322,22 +369,34 @@ fn read_jpeg(mut file: BufReader<File>, options: &ReadOptions) -> Result<Raw> {
     })
 }
 
-fn read_tiff(file: BufReader<File>, options: &ReadOptions) -> Result<Raw> {
-    let failed = |error| match error {
+fn tiff_error(error: TiffError) -> Error {
+    match error {
         TiffError::IoError(error) => io_error("TIFF", error),
         TiffError::UnsupportedError(error) => Error::new(ErrorKind::Unsupported, "TIFF").with_source(error),
         TiffError::LimitsExceeded | TiffError::IntSizeError => {
             Error::new(ErrorKind::Value, "TIFF: the image is too large").with_source(error)
         }
         error => damaged("TIFF", error),
-    };
-    let mut decoder = TiffDecoder::new(file).map_err(failed)?;
+    }
+}
+
+fn read_tiff(file: BufReader<File>, options: &ReadOptions) -> Result<Raw> {
+    let mut decoder = TiffDecoder::new(file).map_err(tiff_error)?;
     for pages in 1..=options.page {
         if !decoder.more_images() {
             return Err(no_such_page(options.page, pages));
         }
-        decoder.next_image().map_err(failed)?;
+        decoder.next_image().map_err(tiff_error)?;
     }
+    read_tiff_page(decoder, options).map(|(_, raw)| raw)
+}
+
+/// Reads the page a decoder stands at and gives the decoder back.
+fn read_tiff_page(
+    mut decoder: TiffDecoder<BufReader<File>>,
+    options: &ReadOptions,
+) -> Result<(TiffDecoder<BufReader<File>>, Raw)> {
+    let failed = tiff_error;
     let (w, h) = decoder.dimensions().map_err(failed)?;
     let color = decoder.colortype().map_err(failed)?;
     let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).map_err(failed)?.unwrap_or_default();
@@ -390,5 +449,6 @@ fn read_tiff(file: BufReader<File>, options: &ReadOptions) -> Result<Raw> {
     if found != expected {
         return Err(Error::shape("TIFF", format!("{expected} samples"), found));
     }
-    Ok(Raw { size: [h, w], stored_channels: channels, kept_channels, planar, dtype, samples })
+    let raw = Raw { size: [h, w], stored_channels: channels, kept_channels, planar, dtype, samples };
+    Ok((decoder, raw))
 }
