@@ -90,7 +90,7 @@ pub fn read_label_stack(path: impl AsRef<Path>) -> Result<LabelStack> {
     let first = read_labels(path)?;
     let size = first.size();
     let pixels = first.as_slice().len() as u64;
-    let mut attempt = || {
+    let attempt = || {
         let mut file = File::open(path).map_err(|error| io_error("TIFF", error))?;
         let mut head = [0; 2];
         file.read_exact(&mut head).map_err(|error| io_error("TIFF", error))?;

@@ -24,8 +24,8 @@ mod strategy;
 
 pub use cytomask_eval as eval;
 pub use cytomask_image::{
-    Error as ImageError, ErrorKind as ImageErrorKind, Image, Labels, Mask, Normalization, ReadOptions, Rect, Rgb, Tile,
-    output, read_labels, tiles,
+    Error as ImageError, ErrorKind as ImageErrorKind, Image, LabelStack, Labels, Mask, Normalization, ReadOptions,
+    Rect, Rgb, Tile, output, read_label_stack, read_labels, tiles,
 };
 pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
 pub use cytomask_segment::ops::nms::Overlap;
