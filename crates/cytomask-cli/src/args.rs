@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::batch::BatchArgs;
+
 /// Find every cell, nucleus or organoid in microscopy images.
 #[derive(Parser)]
 #[command(name = "cytomask", version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
@@ -39,7 +41,8 @@ pub(crate) enum Command {
 }
 
 /// How masks are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Mode {
     /// APG where the model has an instance decoder, else AMG.
     Auto,
@@ -75,7 +78,8 @@ pub(crate) enum Device {
     Metal,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum LabelFormat {
     /// 32-bit label TIFF, deflate.
     Tiff,
@@ -83,7 +87,8 @@ pub(crate) enum LabelFormat {
     Png,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Normalize {
     /// What the model was trained with.
     Model,
@@ -112,10 +117,11 @@ pub(crate) enum PromptKind {
     PointAndBox,
 }
 
-#[derive(Args)]
+#[derive(Args, Serialize)]
 pub(crate) struct ModelArgs {
     /// A model's name (see `cytomask models list`) or a checkpoint file. Without it the built-in cytomask-t runs.
     #[arg(short, long, alias = "model_type", value_name = "NAME|PATH", default_value = "cytomask-t")]
+    #[serde(skip)]
     pub(crate) model: String,
 
     /// A separate decoder checkpoint (µSAM's `*_decoder.pt`).
@@ -124,24 +130,35 @@ pub(crate) struct ModelArgs {
 
     /// Where the network runs.
     #[arg(short, long, value_enum, default_value_t = Device::Auto)]
+    #[serde(skip)]
     pub(crate) device: Device,
 }
 
-#[derive(Args)]
+/// What is serialised becomes part of every provenance, and a change of it makes finished images be done again. So only what cannot
+/// change a result, or is told there in another way, is skipped.
+#[derive(Args, Serialize)]
 pub(crate) struct SegmentArgs {
     /// Images (PNG, JPEG, TIFF) or folders of images.
     #[arg(required = true, value_name = "IMAGE")]
+    #[serde(skip)]
     pub(crate) images: Vec<PathBuf>,
 
     /// Folder for the results; with a single image also a file ending in .tif or .png for its labels.
     #[arg(short, long, alias = "output_path", value_name = "DIR")]
+    #[serde(skip)]
     pub(crate) output: PathBuf,
 
     #[command(flatten)]
+    #[serde(flatten)]
     pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) batch: BatchArgs,
 
     /// How masks are found.
     #[arg(long, alias = "strategy", value_enum, default_value_t = Mode::Auto)]
+    #[serde(skip)]
     pub(crate) mode: Mode,
 
     /// Page of a multi-page TIFF, counted from 0.
@@ -150,6 +167,7 @@ pub(crate) struct SegmentArgs {
 
     /// How samples become 0–255.
     #[arg(long, value_enum, default_value_t = Normalize::Model)]
+    #[serde(skip)]
     pub(crate) normalize: Normalize,
 
     /// Tile height and width for large images, e.g. 384,384; 0 for no tiles. [default: by model]
@@ -170,12 +188,15 @@ pub(crate) struct SegmentArgs {
 
     /// Take mode and thresholds from a file that `cytomask tune` wrote; flags given beside it go before it.
     #[arg(long, value_name = "FILE", conflicts_with = "compat")]
+    #[serde(skip)]
     pub(crate) settings: Option<PathBuf>,
 
     #[command(flatten)]
+    #[serde(skip)]
     pub(crate) thresholds: ThresholdArgs,
 
     #[command(flatten)]
+    #[serde(flatten)]
     pub(crate) prompts: PromptArgs,
 
     /// File format of the labels.
@@ -188,10 +209,12 @@ pub(crate) struct SegmentArgs {
 
     /// Print a summary as JSON on stdout.
     #[arg(long)]
+    #[serde(skip)]
     pub(crate) json: bool,
 
     /// Say what would be done, with an estimate of time and memory, and stop.
     #[arg(long)]
+    #[serde(skip)]
     pub(crate) dry_run: bool,
 
     /// Use these decoder maps (safetensors, `fields` [3, H, W]) in place of the model's. For parity checks.
@@ -270,7 +293,7 @@ pub(crate) struct ThresholdArgs {
     pub(crate) batch_size: Option<usize>,
 }
 
-#[derive(Args, Default)]
+#[derive(Args, Default, Serialize)]
 #[command(next_help_heading = "Prompts (--mode prompt)")]
 pub(crate) struct PromptArgs {
     /// A positive point, one object each: row, column.

@@ -1,15 +1,20 @@
 //! The program `cytomask`: arguments, conversion, drawing. All computing lives in the library crates.
 
 mod args;
+mod batch;
 mod draw;
 mod dump;
 mod estimate;
 mod evaluate;
 mod inputs;
+mod interrupt;
 mod models;
 mod outputs;
+mod page;
 mod progress;
 mod prompts;
+mod report;
+mod resume;
 mod segment;
 mod settings;
 #[cfg(feature = "train")]
@@ -24,6 +29,18 @@ use crate::args::{Cli, Command};
 /// Exit status when at least one image, file or check failed. Wrong usage exits with clap's 2.
 const FAILED: u8 = 1;
 
+/// An error of which everything has been said; what is left is the exit status.
+#[derive(Debug)]
+struct Exit(u8);
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit status {}", self.0)
+    }
+}
+
+impl std::error::Error for Exit {}
+
 fn main() -> ExitCode {
     let cli = Cli::parse_from(args::normalized(std::env::args_os()));
     let outcome = match cli.command {
@@ -36,6 +53,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Exit>() => ExitCode::from(error.downcast_ref::<Exit>().map_or(FAILED, |exit| exit.0)),
         Err(error) => {
             progress::say(&format!("error: {error:#}"));
             ExitCode::from(FAILED)

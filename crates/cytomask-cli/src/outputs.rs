@@ -4,13 +4,17 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use cytomask::{Labels, ObjectRecord, Rgb, Segmentation, output};
-use serde_json::Value;
+use cytomask::{Labels, ObjectRecord, Rgb, Segmentation, output, weights};
+use serde_json::{Map, Value};
 
 use crate::args::LabelFormat;
 use crate::draw;
 
+/// How the name of a provenance file ends.
+pub(crate) const PROVENANCE_SUFFIX: &str = "_provenance.json";
+
 /// Where the results of one image go.
+#[derive(Clone, Debug)]
 pub(crate) struct Targets {
     pub(crate) labels: PathBuf,
     pub(crate) overlay: Option<PathBuf>,
@@ -40,20 +44,36 @@ impl Targets {
             labels,
             overlay: overlay.then(|| folder.join(format!("{stem}_overlay.png"))),
             table: folder.join(format!("{stem}_objects.csv")),
-            provenance: folder.join(format!("{stem}_provenance.json")),
+            provenance: folder.join(format!("{stem}{PROVENANCE_SUFFIX}")),
         }
     }
 
-    /// Writes everything; each file appears whole or not at all, the provenance last.
-    pub(crate) fn write(&self, image: &Rgb, segmentation: &Segmentation, provenance: &Value) -> Result<()> {
+    /// Every file but the provenance.
+    pub(crate) fn files(&self) -> Vec<&Path> {
+        let mut files = vec![self.labels.as_path(), self.table.as_path()];
+        files.extend(self.overlay.as_deref());
+        files
+    }
+
+    /// Writes everything; each file appears whole or not at all, the provenance last, with the hashes of the others as `outputs`.
+    /// So a provenance stands for a finished image: see [`crate::resume`].
+    pub(crate) fn write(&self, image: &Rgb, segmentation: &Segmentation, mut provenance: Value) -> Result<Value> {
         write_labels(&self.labels, &segmentation.labels)?;
         if let Some(path) = &self.overlay {
             let (size, bytes) = draw::overlay(image, &segmentation.labels);
             output::write_rgb_png(path, size, &bytes)?;
         }
         write_text(&self.table, &table(&segmentation.objects))?;
-        write_text(&self.provenance, &format!("{provenance:#}\n"))
+        provenance["outputs"] = Value::Object(hashes(&self.files())?);
+        write_text(&self.provenance, &format!("{provenance:#}\n"))?;
+        Ok(provenance)
     }
+}
+
+/// SHA-256 of files, by their names.
+fn hashes(files: &[&Path]) -> Result<Map<String, Value>> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    files.iter().map(|path| Ok((name(path), weights::sha256_file(path)?.into()))).collect()
 }
 
 /// The label format a path names by its extension, if it names a file.

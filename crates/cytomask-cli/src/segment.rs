@@ -1,21 +1,21 @@
 //! `cytomask segment`.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use cytomask::{Fields, Image, Model, Phase, ReadOptions, Segmenter};
+use cytomask::{Fields, Image, Model, ReadOptions, Segmenter};
 use serde_json::{Value, json};
 
 use crate::args::SegmentArgs;
-use crate::outputs::Targets;
-use crate::progress::{Progress, print, say};
-use crate::{estimate, inputs, outputs, settings};
+use crate::batch::Batch;
+use crate::inputs::{self, Selection};
+use crate::{estimate, outputs, settings};
 
 /// Segments every image; one that fails is reported and does not stop the rest.
 pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
-    let images = inputs::images(&arguments.images)?;
-    let output = &arguments.output;
+    let (output, batch) = (&arguments.output, &arguments.batch);
+    let selection = Selection::new(&batch.pattern, &batch.exclude, batch.recursive, output)?;
+    let images = inputs::select(&arguments.images, &selection)?;
     if outputs::as_label_file(output).is_some() {
         if images.len() != 1 {
             bail!("{}: a label file needs exactly one image, found {}; name a folder", output.display(), images.len());
@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
 
     let segmenter = prepare(arguments)?;
     if arguments.dry_run {
+        let images: Vec<PathBuf> = images.into_iter().map(|input| input.path).collect();
         return estimate::run(arguments, &segmenter, &images);
     }
     let folder = match outputs::as_label_file(output) {
@@ -36,40 +37,7 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
     if let Some(folder) = folder {
         std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
     }
-
-    let mut progress = Progress::new("segmenting");
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
-    for (index, path) in images.iter().enumerate() {
-        // Parts of an image count a thousandth each, so that the bar moves within images too.
-        let mut report =
-            |part: f64| progress.set((index as f64 * 1000.0 + part * 1000.0) as u64, images.len() as u64 * 1000);
-        report(0.0);
-        match segment_one(arguments, &segmenter, path, &mut report) {
-            Ok(summary) => {
-                progress.line(&format!(
-                    "{}: {} objects in {:.1} s",
-                    path.display(),
-                    summary["objects"],
-                    summary["seconds"].as_f64().unwrap_or_default()
-                ));
-                done.push(summary);
-            }
-            Err(error) => {
-                progress.line(&format!("error: {error:#}"));
-                failed.push(json!({ "input": path, "error": format!("{error:#}") }));
-            }
-        }
-    }
-    drop(progress);
-    if arguments.json {
-        print(&format!("{:#}", json!({ "images": done, "failed": failed })))?;
-    } else if !done.is_empty() {
-        say(&format!("results in {}", output.display()));
-    }
-    if !failed.is_empty() {
-        bail!("{} of {} images failed", failed.len(), images.len());
-    }
-    Ok(())
+    Batch::new(arguments, &segmenter, &images)?.run()
 }
 
 /// Opens the model and puts the flags together.
@@ -104,48 +72,12 @@ fn with_scale(model: Model, text: &str) -> Result<Model> {
     Ok(model.with_scale(cytomask::ScaleChoice::Fixed(factor)))
 }
 
-fn segment_one(
-    arguments: &SegmentArgs,
-    segmenter: &Segmenter,
-    path: &Path,
-    report: &mut dyn FnMut(f64),
-) -> Result<Value> {
-    let start = Instant::now();
-    let options = ReadOptions { page: arguments.page, ..ReadOptions::default() };
-    let image = Image::open(path, &options)?;
-    let rgb = image.to_rgb(segmenter.chosen_normalization()).map_err(|error| error.with_path(path))?;
-    let fields = arguments.fields.as_deref().map(read_fields).transpose()?;
-    let mut tiles = (0, 1);
-    let segmentation = segmenter
-        .run_rgb(&rgb, fields.as_ref(), &mut |phase| match phase {
-            Phase::Tile { done, total } => {
-                tiles = (done, total);
-                report(done as f64 / total as f64);
-            }
-            Phase::Prompts { done, total } => {
-                report((tiles.0 as f64 + 0.5 + 0.5 * done as f64 / total.max(1) as f64) / tiles.1 as f64);
-            }
-            Phase::Merge => {}
-        })
-        .with_context(|| path.display().to_string())?;
-    let targets = Targets::new(&arguments.output, &inputs::stem(path), arguments.format, !arguments.no_overlay);
-    let seconds = start.elapsed().as_secs_f64();
-    targets.write(&rgb, &segmentation, &provenance(segmenter, path, &image, seconds, segmentation.objects.len())?)?;
-    Ok(json!({
-        "input": path,
-        "objects": segmentation.objects.len(),
-        "seconds": seconds,
-        "labels": targets.labels,
-        "overlay": targets.overlay,
-        "table": targets.table,
-        "provenance": targets.provenance,
-    }))
-}
-
-/// What made a result: version, model, settings, input.
-fn provenance(segmenter: &Segmenter, path: &Path, image: &Image, seconds: f64, objects: usize) -> Result<Value> {
+/// What made a result, as far as it is known before an image is read: version, model, settings. It opens every provenance, and an
+/// image whose provenance says the same is finished.
+///
+/// No times or machine names: the same work leaves the same files.
+pub(crate) fn identity(arguments: &SegmentArgs, segmenter: &Segmenter) -> Result<Value> {
     let model = segmenter.model();
-    let sha256 = cytomask::weights::sha256_file(path)?;
     Ok(json!({
         "program": "cytomask",
         "version": env!("CARGO_PKG_VERSION"),
@@ -153,10 +85,26 @@ fn provenance(segmenter: &Segmenter, path: &Path, image: &Image, seconds: f64, o
         "mode": segmenter.chosen_strategy().name(),
         "settings": segmenter.chosen_strategy().settings(),
         "normalization": format!("{:?}", segmenter.chosen_normalization()),
-        "input": { "path": path, "sha256": sha256, "size": image.size, "channels": image.channels },
-        "objects": objects,
-        "seconds": seconds,
+        "arguments": flags(arguments)?,
     }))
+}
+
+/// Every flag that was given and may change a result, files by their hashes. New flags come in by themselves.
+fn flags(arguments: &SegmentArgs) -> Result<Value> {
+    let mut flags = serde_json::to_value(arguments)?;
+    if let Value::Object(flags) = &mut flags {
+        flags.retain(|_, value| {
+            !matches!(value, Value::Null | Value::Bool(false)) && value.as_array().is_none_or(|list| !list.is_empty())
+        });
+    }
+    let files =
+        [("decoder", &arguments.model.decoder), ("prompts", &arguments.prompts.prompts), ("fields", &arguments.fields)];
+    for (name, path) in files {
+        if let Some(path) = path {
+            flags[name] = json!({ "sha256": cytomask::weights::sha256_file(path)? });
+        }
+    }
+    Ok(flags)
 }
 
 /// Decoder maps made elsewhere: safetensors with `fields` `[3, H, W]`, f32.

@@ -39,7 +39,8 @@ fn a_missing_file_is_named_and_the_rest_is_done() {
         "ais".as_ref(),
     ]);
     outcome.fails(1, &["absent.png", "1 of 2 images failed"]);
-    assert_eq!(files_in(&out), ["good_labels.tif", "good_objects.csv", "good_overlay.png", "good_provenance.json"]);
+    let good = ["good_labels.tif", "good_objects.csv", "good_overlay.png", "good_provenance.json"];
+    assert_eq!(files_in(&out), [&["failures.json"], &good[..], &["index.html"]].concat());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod error;
 mod frame;
+mod header;
 mod image;
 mod label_stack;
 mod labels;
@@ -17,6 +18,7 @@ mod tile;
 
 pub use error::{Error, ErrorKind};
 pub use frame::{LogitFrame, LogitMap};
+pub use header::header_size;
 pub use image::{Image, Normalization, Rgb, SampleType};
 pub use label_stack::LabelStack;
 pub use labels::Labels;

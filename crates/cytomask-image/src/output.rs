@@ -42,7 +42,12 @@ fn create_beside(path: &Path) -> Result<(File, Partial)> {
         partial.push(format!(".{}-{count}.partial", std::process::id()));
         let path = path.with_file_name(partial);
         match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((file, Partial { path, finished: false })),
+            Ok(file) => {
+                // Held until the file is closed, so that `remove_abandoned` can tell a killed writer from a living one. Where a file
+                // system has no locks, none is found later either.
+                let _ = file.try_lock();
+                return Ok((file, Partial { path, finished: false }));
+            }
             // Left by a process that had this id before.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => {
@@ -50,6 +55,36 @@ fn create_beside(path: &Path) -> Result<(File, Partial)> {
             }
         }
     }
+}
+
+/// Removes the temporary files in `folder` whose writers were killed, and returns how many. Those of living writers stay, on other
+/// machines too where the file system's locks reach there.
+///
+/// # Errors
+/// `Io` when the folder cannot be listed or a file cannot be removed.
+pub fn remove_abandoned(folder: impl AsRef<Path>) -> Result<usize> {
+    let folder = folder.as_ref();
+    let attempt = || -> std::io::Result<usize> {
+        let mut removed = 0;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !(name.starts_with('.') && name.ends_with(".partial") && entry.file_type()?.is_file()) {
+                continue;
+            }
+            let Ok(file) = OpenOptions::new().write(true).open(entry.path()) else { continue };
+            if file.try_lock().is_ok() {
+                drop(file);
+                fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    };
+    attempt().map_err(|error| {
+        Error::new(ErrorKind::Io, "cannot remove what a stopped run left").with_source(error).with_path(folder)
+    })
 }
 
 /// Writes a file under a temporary name in the folder of `path` and moves it to `path` once all of it is on disk. On any failure
@@ -162,4 +197,28 @@ fn write_png(
     writer.write_image_data(bytes).map_err(failed)?;
     // Writes the end chunk and, unlike dropping, says when that fails.
     writer.finish().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_writes_is_abandoned() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in [".a.tif.77-0.partial", "a.partial", ".hidden", "b.tif"] {
+            fs::write(at(name), b"").unwrap();
+        }
+        write_atomically(at("c.txt"), |writer| {
+            writer.write_all(b"c").unwrap();
+            assert_eq!(remove_abandoned(folder.path()).unwrap(), 1, "not the one being written");
+            Ok(())
+        })
+        .unwrap();
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".hidden", "a.partial", "b.tif", "c.txt"]);
+        assert!(remove_abandoned(at("absent")).is_err());
+    }
 }

@@ -1,6 +1,6 @@
 //! What a run will cost, before it starts.
 
-use cytomask_models::{DeviceChoice, Model, machine_rate};
+use cytomask_models::{Cost, DeviceChoice, Model, machine_rate};
 use cytomask_segment::Amg;
 
 use crate::Strategy;
@@ -24,7 +24,7 @@ pub struct Estimate {
 /// Seconds are right within a factor of about two: networks reach different shares of the machine's best rate.
 pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize, device: DeviceChoice) -> Estimate {
     let tiles = tiles.max(1) as u64;
-    let cost = model.cost([size[0].div_ceil(tiles.isqrt() as u32), size[1].div_ceil(tiles.isqrt() as u32)]);
+    let cost = tile_cost(model, size, tiles as usize);
     let prompts = match strategy {
         Strategy::Amg(Amg { points_per_side, .. }) => u64::from(*points_per_side).pow(2),
         Strategy::Ais(_) => 0,
@@ -33,8 +33,18 @@ pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize
     };
     let maps = if matches!(strategy, Strategy::Ais(_) | Strategy::Apg(_)) { cost.decoder_gmac } else { 0.0 };
     let gmac = (cost.encoder_gmac + maps) * tiles as f64 + cost.prompt_gmac * prompts as f64;
+    let memory_bytes = memory_bytes(model, strategy, size, tiles as usize);
+    Estimate { seconds: gmac / machine_rate(device).max(1e-9), memory_bytes, gmac }
+}
+
+/// Peak memory of one image of `size` cut into `tiles` tiles, bytes, roughly: the network on one tile, and the whole image.
+pub fn memory_bytes(model: &Model, _strategy: &Strategy, size: [u32; 2], tiles: usize) -> u64 {
     let pixels = u64::from(size[0]) * u64::from(size[1]);
     // Samples, converted pixels, three maps and labels, each four bytes.
-    let image_bytes = pixels * 4 * (3 + 3 + 3 + 1);
-    Estimate { seconds: gmac / machine_rate(device).max(1e-9), memory_bytes: cost.memory_bytes + image_bytes, gmac }
+    tile_cost(model, size, tiles).memory_bytes + pixels * 4 * (3 + 3 + 3 + 1)
+}
+
+fn tile_cost(model: &Model, size: [u32; 2], tiles: usize) -> Cost {
+    let along = (tiles.max(1) as u64).isqrt() as u32;
+    model.cost(size.map(|side| side.div_ceil(along)))
 }

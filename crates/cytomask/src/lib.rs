@@ -12,6 +12,7 @@
 //!
 //! [`job`] holds the same work in pieces, for programs that spread tiles over machines.
 
+pub mod batch;
 pub mod embedded;
 mod error;
 mod estimate;
@@ -25,7 +26,7 @@ mod strategy;
 pub use cytomask_eval as eval;
 pub use cytomask_image::{
     Error as ImageError, ErrorKind as ImageErrorKind, Image, LabelStack, Labels, Mask, Normalization, ReadOptions,
-    Rect, Rgb, Tile, output, read_label_stack, read_labels, tiles,
+    Rect, Rgb, Tile, header_size, output, read_label_stack, read_labels, tiles,
 };
 pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
 pub use cytomask_segment::ops::nms::Overlap;
@@ -37,7 +38,7 @@ pub use cytomask_segment::{
 pub use cytomask_train as train;
 pub use cytomask_weights as weights;
 pub use error::{Error, ErrorKind};
-pub use estimate::{Estimate, estimate};
+pub use estimate::{Estimate, estimate, memory_bytes};
 pub use prepared::Prepared;
 pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
 pub use settings_file::{SettingsFile, SettingsModel};
