@@ -19,5 +19,5 @@ printf '| what | seconds |\n|---|---|\n'
 printf '| `cytomask --version` | %.3f |\n' "$(median "$cytomask" --version)"
 for mode in ais apg; do
     printf '| `segment examples/nuclei.png --mode %s` (520 × 696) | %.2f |\n' "$mode" \
-        "$(median "$cytomask" segment examples/nuclei.png -o "$work" --mode "$mode")"
+        "$(median "$cytomask" segment examples/nuclei.png -o "$work" --mode "$mode" --overwrite)"
 done
