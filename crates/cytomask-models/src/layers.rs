@@ -10,12 +10,15 @@
 use burn::{
     module::{Module, Param, ParamId},
     tensor::{
-        DType, Device, Tensor, TensorData, module as ops,
+        Device, Tensor, TensorData, module as ops,
         ops::{
             AttentionModuleOptions, ConvOptions, ConvTransposeOptions, InterpolateMode, InterpolateOptions, PadMode,
         },
     },
 };
+
+#[cfg(feature = "flex")]
+use crate::cpu;
 
 /// Epsilon of the layer norms of SAM's image encoder and of all two-dimensional layer norms.
 pub const LAYER_NORM_EPS: f64 = 1e-6;
@@ -53,6 +56,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let mut dims = x.dims();
     let [c_out, c_in] = weight.dims();
     let rows = dims[..D - 1].iter().product::<usize>();
+    #[cfg(feature = "flex")]
+    if cpu::takes(&x, &weight) {
+        return cpu::linear(x, weight, bias);
+    }
     // One product over all rows; a batched one would be cut into small pieces.
     let y = ops::linear(x.reshape([rows, c_in]), weight.transpose(), bias);
     dims[D - 1] = c_out;
@@ -71,6 +78,14 @@ pub fn conv2d(
     padding: usize,
     groups: usize,
 ) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    {
+        let ([_, c_in, _, _], [c_out, _, _, _]) = (x.dims(), weight.dims());
+        let depthwise = groups == c_in && groups == c_out;
+        if (groups == 1 || depthwise) && cpu::takes(&x, &weight) {
+            return cpu::conv2d(x, weight, bias, stride, padding, depthwise && groups > 1);
+        }
+    }
     ops::conv2d(x, weight, bias, ConvOptions::new([stride; 2], [padding; 2], [1, 1], groups))
 }
 
@@ -79,6 +94,10 @@ pub fn conv2d(
 /// # Shapes
 /// `x` `[N, C_in, H, W]`, `weight` `[C_in, C_out, kH, kW]`, `bias` `[C_out]` → `[N, C_out, H', W']`
 pub fn conv_transpose2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: usize) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if stride == 2 && weight.dims()[2..] == [2, 2] && cpu::takes(&x, &weight) {
+        return cpu::conv_transpose2x2(x, weight, bias);
+    }
     ops::conv_transpose2d(x, weight, bias, ConvTransposeOptions::new([stride; 2], [0, 0], [0, 0], [1, 1], 1))
 }
 
@@ -87,6 +106,10 @@ pub fn conv_transpose2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>
 /// # Shapes
 /// `x` `[..., C]`, `weight` and `bias` `[C]` → `[..., C]`
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if cpu::is_plain(&x) && cpu::is_plain(&weight) {
+        return cpu::layer_norm(x, weight, bias, eps);
+    }
     ops::layer_norm(x, weight, Some(bias), eps)
 }
 
@@ -104,6 +127,10 @@ pub fn layer_norm2d(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) 
 /// `[N, C, H, W]` → `[N, C, H, W]`
 pub fn instance_norm(x: Tensor<4>) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
+    #[cfg(feature = "flex")]
+    if cpu::is_plain(&x) {
+        return cpu::in_place(x, |values| cytomask_kernels::instance_norm(values, h * w, TORCH_NORM_EPS as f32));
+    }
     let gamma = Tensor::ones([h * w], &x.device());
     ops::layer_norm(x.reshape([n, c, h * w]), gamma, None, TORCH_NORM_EPS).reshape([n, c, h, w])
 }
@@ -111,28 +138,10 @@ pub fn instance_norm(x: Tensor<4>) -> Tensor<4> {
 /// The exact GELU, `x · Φ(x)` by the error function (not its tanh approximation).
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if on_plain_cpu(&x) {
-        return in_place(x, crate::kernels::gelu);
+    if cpu::is_plain(&x) {
+        return cpu::in_place(x, cytomask_kernels::gelu);
     }
     burn::tensor::activation::gelu(x)
-}
-
-/// Whether a tensor can be handed to a plain loop: `f32` in main memory, and no gradient is wanted.
-#[cfg(feature = "flex")]
-fn on_plain_cpu<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device() == Device::flex() && !x.is_autodiff()
-}
-
-/// Changes the values of a tensor. The backend lends its own memory when nobody else holds the tensor, else a copy.
-#[cfg(feature = "flex")]
-fn in_place<const D: usize>(x: Tensor<D>, change: impl FnOnce(&mut [f32])) -> Tensor<D> {
-    let device = x.device();
-    let mut data = x.into_data();
-    match data.as_mut_slice::<f32>() {
-        Ok(values) => change(values),
-        Err(error) => unreachable!("the type was checked: {error:?}"),
-    }
-    Tensor::from_data(data, &device)
 }
 
 /// `max(x, 0)`.
@@ -145,12 +154,16 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     burn::tensor::activation::softmax(x, D - 1)
 }
 
-/// Scaled dot-product attention.
+/// Scaled dot-product attention, scale head^-1/2; `bias` is added to the scaled logits.
 ///
 /// # Shapes
-/// `q` `[N, heads, Q, head]`, `k` and `v` `[N, heads, K, head]` → `[N, heads, Q, head]`
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-    ops::attention(q, k, v, None, None, AttentionModuleOptions::default())
+/// `q` `[N, heads, Q, head]`, `k` and `v` `[N, heads, K, head]`, `bias` `[1, heads, Q, K]` → `[N, heads, Q, head]`
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if cpu::takes(&q, &k) && bias.as_ref().is_none_or(cpu::is_plain) {
+        return cpu::attention(q, k, v, bias);
+    }
+    ops::attention(q, k, v, None, bias, AttentionModuleOptions::default())
 }
 
 /// Scaled dot-product attention over a map of `h · w` tokens with decomposed relative positions (Li et al. 2022, ViTDet): the
@@ -178,8 +191,8 @@ pub fn relative_attention(
     };
     let (parts, terms) = ([rows(q), rows(k), rows(v)], [rows(relative_h), rows(relative_w)]);
     #[cfg(feature = "flex")]
-    if on_plain_cpu(&parts[0]) {
-        return relative_attention_in_pieces(parts, terms, scale).reshape([n, heads, tokens, head]);
+    if cpu::takes(&parts[0], &parts[1]) {
+        return cpu::relative_attention(parts, terms, scale).reshape([n, heads, tokens, head]);
     }
     relative_attention_by_channels(parts, terms, scale).reshape([n, heads, tokens, head])
 }
@@ -202,47 +215,6 @@ pub(crate) fn relative_attention_by_channels(
     let k = Tensor::cat(vec![k, places], 2).unsqueeze_dim::<4>(1);
     let options = AttentionModuleOptions { scale: Some(1.0), ..Default::default() };
     ops::attention(q, k, v.unsqueeze_dim::<4>(1), None, None, options).squeeze_dim::<3>(1)
-}
-
-/// Logits held at a time by [`relative_attention_in_pieces`]: 8 MiB, so that they are still in the cache when they are read.
-#[cfg(feature = "flex")]
-const LOGITS_AT_A_TIME: usize = 1 << 21;
-
-/// [`relative_attention`] from the relative terms on, for the CPU: some heads at a time, or some rows of one head.
-///
-/// # Shapes
-/// `q`, `k`, `v` `[B, h · w, head]`, relative terms `[B, h · w, h]` and `[B, h · w, w]` → `[B, h · w, head]`
-#[cfg(feature = "flex")]
-pub(crate) fn relative_attention_in_pieces(
-    [q, k, v]: [Tensor<3>; 3],
-    [relative_h, relative_w]: [Tensor<3>; 2],
-    scale: f64,
-) -> Tensor<3> {
-    let [batch, tokens, _] = q.dims();
-    let (h, w) = (relative_h.dims()[2], relative_w.dims()[2]);
-    let [terms_h, terms_w] = [relative_h, relative_w].map(crate::loading::values);
-    let heads = (LOGITS_AT_A_TIME / (tokens * tokens)).clamp(1, batch);
-    let rows = if heads > 1 { tokens } else { (LOGITS_AT_A_TIME / tokens).clamp(1, tokens) };
-    let mut pieces = Vec::new();
-    for first in (0..batch).step_by(heads) {
-        let these = first..(first + heads).min(batch);
-        let k = k.clone().slice_dim(0, these.clone()).swap_dims(1, 2);
-        let v = v.clone().slice_dim(0, these.clone());
-        let q = q.clone().slice_dim(0, these.clone());
-        let parts = (0..tokens).step_by(rows).map(|row| {
-            let end = (row + rows).min(tokens);
-            let logits = q.clone().slice_dim(1, row..end).matmul(k.clone());
-            // Several heads only come with all of their rows, so that a piece is one range of the terms.
-            let (from, to) = (these.start * tokens + row, (these.end - 1) * tokens + end);
-            let (terms_h, terms_w) = (&terms_h[from * h..to * h], &terms_w[from * w..to * w]);
-            let weights = in_place(logits, |logits| {
-                crate::kernels::softmax_relative(logits, scale as f32, terms_h, terms_w, [h, w]);
-            });
-            weights.matmul(v.clone())
-        });
-        pieces.push(Tensor::cat(parts.collect(), 1));
-    }
-    Tensor::cat(pieces, 0)
 }
 
 /// For each token of a map, its row and its column as one-hot vectors side by side.
@@ -276,15 +248,11 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
 /// # Shapes
 /// `[N, C, H, W]` → `[N, C, 2H, 2W]`
 pub fn upsample2(x: Tensor<4>) -> Tensor<4> {
-    let [_, _, h, w] = x.dims();
     #[cfg(feature = "flex")]
-    if on_plain_cpu(&x) {
-        let (device, [n, c, _, _]) = (x.device(), x.dims());
-        let data = x.into_data();
-        let Ok(values) = data.as_slice::<f32>() else { unreachable!("the type was checked") };
-        let doubled = crate::kernels::upsample2(values, [h, w]);
-        return Tensor::from_data(TensorData::new(doubled, [n, c, 2 * h, 2 * w]), &device);
+    if cpu::is_plain(&x) {
+        return cpu::upsample2(x);
     }
+    let [_, _, h, w] = x.dims();
     resize_bilinear(x, [2 * h, 2 * w])
 }
 

@@ -1,12 +1,12 @@
 //! Networks, checkpoints, the weights registry and device choice. The tensor framework stays here and in cytomask-train.
 
+#[cfg(feature = "flex")]
+mod cpu;
 pub mod cytomask_t;
 pub mod device;
 mod error;
 #[cfg(test)]
 mod golden;
-#[cfg(feature = "flex")]
-mod kernels;
 pub mod layers;
 pub mod loading;
 mod model;

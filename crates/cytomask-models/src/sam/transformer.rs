@@ -180,8 +180,12 @@ impl DownscaledAttention {
             let x = x.reshape([own, tokens, self.heads, inner / self.heads]).swap_dims(1, 2);
             if own == batch { x } else { x.expand([batch, self.heads, tokens, inner / self.heads]) }
         };
-        let attended =
-            attention(heads(self.q_proj.forward(q)), heads(self.k_proj.forward(k)), heads(self.v_proj.forward(v)));
+        let attended = attention(
+            heads(self.q_proj.forward(q)),
+            heads(self.k_proj.forward(k)),
+            heads(self.v_proj.forward(v)),
+            None,
+        );
         let [_, _, tokens, head] = attended.dims(); // [B, heads, Q, head]
         self.out_proj.forward(attended.swap_dims(1, 2).reshape([batch, tokens, self.heads * head]))
     }

@@ -2,11 +2,13 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor, TensorData, module::attention, ops::AttentionModuleOptions},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 
 use super::encoder::depthwise;
-use crate::layers::{ConvBn, LayerNorm, Linear, TORCH_NORM_EPS, gelu, join_windows, parameter, partition_windows};
+use crate::layers::{
+    ConvBn, LayerNorm, Linear, TORCH_NORM_EPS, attention, gelu, join_windows, parameter, partition_windows,
+};
 
 /// Attention, local convolution and MLP of one block.
 #[derive(Module, Debug)]
@@ -83,8 +85,7 @@ impl WindowAttention {
             .reshape([count, tokens, self.heads, 3, c / self.heads])
             .permute([3, 0, 2, 1, 4]); // [3, B, heads, tokens, head]
         let [query, key, value] = [0, 1, 2].map(|index| qkv.clone().slice_dim(0, index..index + 1).squeeze_dim::<4>(0));
-        // The default scale is head^-1/2.
-        let y = attention(query, key, value, None, Some(self.bias()), AttentionModuleOptions::default());
+        let y = attention(query, key, value, Some(self.bias()));
         let y = self.proj.forward(y.swap_dims(1, 2).reshape([count, tokens, c]));
         join_windows(y.reshape([count, self.window, self.window, c]), [h, w])
     }

@@ -1,11 +1,34 @@
-//! Plain loops over slices for what the CPU backend does badly; [`crate::layers`] decides when they are called.
-//!
-//! Safe Rust that the compiler vectorises. Each loop has its slow twin in the tests.
+//! GELU and softmax.
 
 use rayon::prelude::*;
 
+use crate::{Level, level::for_each_level};
+
 /// Values one thread takes at a time: small enough to stay in its second-level cache.
 const CHUNK: usize = 1 << 14;
+
+/// What follows a product, in the same pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x · Φ(x)`, by the error function.
+    Gelu,
+}
+
+impl Activation {
+    /// Applies it in place, on this thread.
+    pub(crate) fn apply(self, level: Level, values: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Gelu => gelu_chunk(level, values),
+        }
+    }
+}
 
 /// Numerator and denominator, ascending powers of x², of a rational fit of erf(x) / x on |x| ≤ 3.95. Own fit (weighted least
 /// squares of the absolute error of erf, repeated until it oscillates evenly); error of the fit 1.8e-8, in `f32` 4.5e-7.
@@ -16,6 +39,7 @@ const ERF_DENOMINATOR: [f32; 6] = [1.0, 0.505_291_2, 0.115_590_77, 0.015_270_702
 const ERF_RANGE: f32 = 3.95;
 
 /// The error function to 5e-7.
+#[inline(always)]
 fn erf(x: f32) -> f32 {
     let x = x.clamp(-ERF_RANGE, ERF_RANGE);
     let square = x * x;
@@ -26,22 +50,28 @@ fn erf(x: f32) -> f32 {
     (x * evaluate(&ERF_NUMERATOR) / evaluate(&ERF_DENOMINATOR)).clamp(-1.0, 1.0)
 }
 
+#[inline(always)]
+fn gelu_body(values: &mut [f32]) {
+    for x in values {
+        *x *= 0.5 + 0.5 * erf(*x * std::f32::consts::FRAC_1_SQRT_2);
+    }
+}
+
+for_each_level! {
+    fn gelu_chunk = gelu_body(values: &mut [f32])
+}
+
 /// Replaces each `x` by `x · Φ(x)`, the exact GELU.
-///
-/// The backend computes it value by value through `libm`'s `erff` on one thread (27 ns each; five times what this loop needs),
-/// which takes about as long as all the rest of TinyViT.
-pub(crate) fn gelu(values: &mut [f32]) {
-    values.par_chunks_mut(CHUNK).for_each(|chunk| {
-        for x in chunk {
-            *x *= 0.5 + 0.5 * erf(*x * std::f32::consts::FRAC_1_SQRT_2);
-        }
-    });
+pub fn gelu(values: &mut [f32]) {
+    let level = Level::best();
+    values.par_chunks_mut(CHUNK).for_each(|chunk| gelu_chunk(level, chunk));
 }
 
 /// e to the power `x` for `x` ≤ 0, to 2e-7 of its value; 0 below −87.
 ///
 /// Splits `x` into a whole number of ln 2 and a rest within ±ln 2 / 2. The whole number is rounded by adding 1.5 · 2²³, so that
 /// the loop needs no instruction beyond the oldest vector set. The polynomial is the Taylor series to the seventh power.
+#[inline(always)]
 fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts; the first has so few bits that its product with a whole number is exact.
@@ -59,31 +89,40 @@ fn exp(x: f32) -> f32 {
 /// Partial results side by side, so that the compiler may use vectors: it must not reorder sums by itself.
 const LANES: usize = 16;
 
-/// Softmax over rows of logits of a map of keys, with the relative positions of [`crate::layers::relative_attention`]: each
-/// logit is scaled and gains the term of the key's row and that of its column.
-///
-/// `logits` `[rows, h · w]`, `relative_h` `[rows, h]`, `relative_w` `[rows, w]`.
-pub(crate) fn softmax_relative(
-    logits: &mut [f32],
-    scale: f32,
-    relative_h: &[f32],
-    relative_w: &[f32],
-    [h, w]: [usize; 2],
-) {
-    let rows =
-        logits.par_chunks_exact_mut(h * w).zip(relative_h.par_chunks_exact(h)).zip(relative_w.par_chunks_exact(w));
-    rows.with_min_len((CHUNK / (h * w)).max(1)).for_each(|((row, relative_h), relative_w)| {
-        for (logits, relative_h) in row.chunks_exact_mut(w).zip(relative_h) {
-            for (logit, relative_w) in logits.iter_mut().zip(relative_w) {
-                *logit = *logit * scale + (relative_h + relative_w);
-            }
-        }
-        softmax_row(row);
+/// Softmax over rows of `columns` values, in place.
+pub fn softmax(values: &mut [f32], columns: usize) {
+    let level = Level::best();
+    let rows = (CHUNK / columns.max(1)).max(1);
+    values.par_chunks_mut(columns.max(1) * rows).for_each(|rows| {
+        rows.chunks_exact_mut(columns.max(1)).for_each(|row| softmax_row(level, row));
     });
 }
 
-/// Softmax of one row, in place.
-fn softmax_row(row: &mut [f32]) {
+/// Softmax over rows of logits of a map of keys, with decomposed relative positions: each logit is scaled and gains the term of
+/// the key's row and that of its column.
+///
+/// `logits` `[rows, h · w]`, `relative_h` `[rows, h]`, `relative_w` `[rows, w]`.
+pub fn softmax_relative(logits: &mut [f32], scale: f32, relative_h: &[f32], relative_w: &[f32], [h, w]: [usize; 2]) {
+    let level = Level::best();
+    let rows =
+        logits.par_chunks_exact_mut(h * w).zip(relative_h.par_chunks_exact(h)).zip(relative_w.par_chunks_exact(w));
+    rows.with_min_len((CHUNK / (h * w)).max(1)).for_each(|((row, relative_h), relative_w)| {
+        softmax_relative_row(level, row, scale, relative_h, relative_w);
+    });
+}
+
+#[inline(always)]
+fn softmax_relative_body(row: &mut [f32], scale: f32, relative_h: &[f32], relative_w: &[f32]) {
+    for (logits, relative_h) in row.chunks_exact_mut(relative_w.len()).zip(relative_h) {
+        for (logit, relative_w) in logits.iter_mut().zip(relative_w) {
+            *logit = *logit * scale + (relative_h + relative_w);
+        }
+    }
+    softmax_body(row);
+}
+
+#[inline(always)]
+fn softmax_body(row: &mut [f32]) {
     let mut most = [f32::NEG_INFINITY; LANES];
     let (chunks, rest) = row.as_chunks::<LANES>();
     for chunk in chunks {
@@ -112,48 +151,13 @@ fn softmax_row(row: &mut [f32]) {
     }
 }
 
-/// Bilinear ×2 of `[maps, h, w]`, pixel centres at half-integers, edge pixels repeated: every new value takes 9, 3, 3 and 1
-/// sixteenths of its four neighbours.
-///
-/// The backend maps each pixel's coordinates in `f64`; for an exact factor of two there is nothing to map.
-pub(crate) fn upsample2(values: &[f32], [h, w]: [usize; 2]) -> Vec<f32> {
-    let mut out = vec![0.0_f32; values.len() * 4];
-    if values.is_empty() {
-        return out;
-    }
-    out.par_chunks_exact_mut(4 * h * w).zip(values.par_chunks_exact(h * w)).for_each_init(
-        || vec![0.0_f32; 2 * h * w],
-        |wide, (out, map)| {
-            for (wide, row) in wide.chunks_exact_mut(2 * w).zip(map.chunks_exact(w)) {
-                widen2(row, wide);
-            }
-            for (y, pair) in out.chunks_exact_mut(4 * w).enumerate() {
-                let row = |y: usize| &wide[2 * w * y..2 * w * (y + 1)];
-                let (upper, lower) = pair.split_at_mut(2 * w);
-                blend(row(y), row(y.saturating_sub(1)), upper);
-                blend(row(y), row((y + 1).min(h - 1)), lower);
-            }
-        },
-    );
-    out
+for_each_level! {
+    pub(crate) fn softmax_row = softmax_body(row: &mut [f32])
 }
-
-/// One row ×2.
-fn widen2(row: &[f32], wide: &mut [f32]) {
-    let last = row.len() - 1;
-    wide[0] = row[0];
-    wide[2 * last + 1] = row[last];
-    let inner = &mut wide[1..=2 * last];
-    for (new, pair) in inner.as_chunks_mut::<2>().0.iter_mut().zip(row.windows(2)) {
-        *new = [0.75 * pair[0] + 0.25 * pair[1], 0.25 * pair[0] + 0.75 * pair[1]];
-    }
-}
-
-/// Three quarters of one row and a quarter of another.
-fn blend(near: &[f32], far: &[f32], out: &mut [f32]) {
-    for ((out, near), far) in out.iter_mut().zip(near).zip(far) {
-        *out = 0.75 * near + 0.25 * far;
-    }
+for_each_level! {
+    pub(crate) fn softmax_relative_row = softmax_relative_body(
+        row: &mut [f32], scale: f32, relative_h: &[f32], relative_w: &[f32],
+    )
 }
 
 #[cfg(test)]
@@ -202,6 +206,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_level_gives_the_same_softmax_and_gelu() {
+        let values: Vec<f32> = (0..203).map(|index| (index as f32 * 0.37).sin() * 9.0).collect();
+        let (mut plain, mut gelus) = (values.clone(), values.clone());
+        softmax_body(&mut plain);
+        gelu_body(&mut gelus);
+        for level in Level::all() {
+            let (mut row, mut gelu) = (values.clone(), values.clone());
+            softmax_row(level, &mut row);
+            gelu_chunk(level, &mut gelu);
+            for index in 0..values.len() {
+                assert!((row[index] - plain[index]).abs() < 1e-6, "{level:?}");
+                assert!((gelu[index] - gelus[index]).abs() < 1e-6, "{level:?}");
+            }
+        }
+    }
+
     /// erf(x) = 2/√π · ∫ exp(−t²), by Simpson's rule in `f64`.
     fn erf_slow(x: f64) -> f64 {
         let steps = 2000;
@@ -232,28 +253,5 @@ mod tests {
         assert_eq!(special[0], f32::INFINITY);
         assert!(special[1].is_nan());
         assert_eq!(special[2], f32::MAX);
-    }
-
-    #[test]
-    fn doubling_equals_interpolation_at_each_pixel() {
-        for [maps, h, w] in [[3, 5, 7], [1, 1, 1], [2, 1, 4], [2, 3, 1]] {
-            let values = crate::seeded::seeded("input/upsample", &[maps * h * w]);
-            let found = upsample2(&values, [h, w]);
-            // Source coordinate, its two neighbours and the weight of the second, as PyTorch defines them.
-            let source = |index: usize, extent: usize| {
-                let at = ((index as f32 + 0.5) / 2.0 - 0.5).max(0.0);
-                (at as usize, (at as usize + 1).min(extent - 1), at.fract())
-            };
-            for (index, &found) in found.iter().enumerate() {
-                let (map, y, x) = (index / (4 * h * w), index / (2 * w) % (2 * h), index % (2 * w));
-                let ((y0, y1, fy), (x0, x1, fx)) = (source(y, h), source(x, w));
-                let at = |y: usize, x: usize| values[(map * h + y) * w + x];
-                let row = |y: usize| at(y, x0) * (1.0 - fx) + at(y, x1) * fx;
-                let expected = row(y0) * (1.0 - fy) + row(y1) * fy;
-                assert!((found - expected).abs() < 1e-6, "[{maps}, {h}, {w}] at {map}, {y}, {x}: {found}, {expected}");
-            }
-        }
-        assert_eq!(upsample2(&[0.0, 4.0], [1, 2]), [0.0, 1.0, 3.0, 4.0, 0.0, 1.0, 3.0, 4.0]);
-        assert!(upsample2(&[], [0, 3]).is_empty());
     }
 }

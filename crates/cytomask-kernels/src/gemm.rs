@@ -1,0 +1,232 @@
+//! Products of row-major matrices with a packed one, and the linear layer.
+
+use rayon::prelude::*;
+
+use crate::{
+    Activation, Level,
+    level::for_each_level,
+    tile::{Strip, accumulate},
+};
+
+/// Up to this many rows a product with an unpacked weight is a set of dot products: packing would cost more.
+const FEW_ROWS: usize = 24;
+
+/// Values of `A` one thread works on at a time, so that they and a panel stay in the second-level cache.
+const BLOCK: usize = 1 << 17;
+
+/// A matrix `B` `[k, columns]` cut into panels `[k, width]`, the last padded with zeros.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    panels: Vec<f32>,
+    k: usize,
+    columns: usize,
+    width: usize,
+}
+
+impl Packed {
+    /// Widths without waste are better than wide ones.
+    fn width(columns: usize) -> usize {
+        let padded = |width: usize| columns.div_ceil(width) * width;
+        [48, 32, 16].into_iter().min_by_key(|&width| (padded(width), usize::MAX - width)).unwrap_or(48)
+    }
+
+    /// From the transpose, `[columns, k]` row-major, as a linear layer stores its weight.
+    pub fn from_rows(rows: &[f32], [columns, k]: [usize; 2]) -> Self {
+        assert_eq!(rows.len(), columns * k, "a matrix of {columns} rows of {k}");
+        let width = Self::width(columns);
+        let mut panels = vec![0.0; columns.div_ceil(width) * width * k];
+        if k > 0 {
+            let sources = rows.par_chunks(width * k);
+            panels
+                .par_chunks_exact_mut(width * k)
+                .zip(sources)
+                .for_each(|(panel, rows)| transpose(rows, k, panel, width));
+        }
+        Self { panels, k, columns, width }
+    }
+
+    /// From `[k, columns]` row-major.
+    pub fn from_columns(values: &[f32], [k, columns]: [usize; 2]) -> Self {
+        assert_eq!(values.len(), columns * k, "a matrix of {k} rows of {columns}");
+        let width = Self::width(columns);
+        let mut panels = vec![0.0; columns.div_ceil(width) * width * k];
+        for (index, panel) in panels.chunks_exact_mut((width * k).max(1)).enumerate() {
+            let first = index * width;
+            let kept = width.min(columns - first);
+            for (to, from) in panel.chunks_exact_mut(width).zip(values.chunks_exact(columns)) {
+                to[..kept].copy_from_slice(&from[first..first + kept]);
+            }
+        }
+        Self { panels, k, columns, width }
+    }
+
+    /// `C += A · B` on this thread; `a` `[rows, k]` with rows `a_stride` apart, `c` `[rows, columns]` with rows `c_stride` apart.
+    pub(crate) fn accumulate(
+        &self,
+        level: Level,
+        rows: usize,
+        (a, a_stride): (&[f32], usize),
+        (c, c_stride): (&mut [f32], usize),
+    ) {
+        if rows == 0 || self.k == 0 {
+            return;
+        }
+        for (index, panel) in self.panels.chunks_exact(self.width * self.k).enumerate() {
+            let first = index * self.width;
+            let columns = self.width.min(self.columns - first);
+            let strip = Strip::Panel(panel, self.width);
+            accumulate(level, [rows, self.k, columns], (a, a_stride), strip, (&mut c[first..], c_stride));
+        }
+    }
+}
+
+/// `rows` `[up to width, k]` → `panel` `[k, width]`, sixteen columns at a time so that both sides stay in the cache.
+fn transpose(rows: &[f32], k: usize, panel: &mut [f32], width: usize) {
+    for first in (0..k).step_by(16) {
+        let last = (first + 16).min(k);
+        for (column, row) in rows.chunks_exact(k).enumerate() {
+            for (at, value) in (first..last).zip(&row[first..last]) {
+                panel[at * width + column] = *value;
+            }
+        }
+    }
+}
+
+/// `activation(x · B + bias)` with rows spread over threads.
+///
+/// # Shapes
+/// `x` `[rows, k]`, `bias` `[columns]` → `[rows, columns]`
+pub fn multiply(x: &[f32], packed: &Packed, bias: Option<&[f32]>, activation: Activation) -> Vec<f32> {
+    let (k, columns) = (packed.k, packed.columns);
+    if k == 0 || columns == 0 {
+        return Vec::new();
+    }
+    assert_eq!(x.len() % k, 0, "rows of {k}");
+    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias for each of {columns} columns");
+    let level = Level::best();
+    let rows = x.len() / k;
+    // Multiples of 24 fill the tiles of all widths.
+    let by_cache = (BLOCK / k).max(24);
+    let block = by_cache.min(rows.div_ceil(2 * rayon::current_num_threads())).next_multiple_of(24);
+    let mut out = vec![0.0_f32; rows * columns];
+    out.par_chunks_mut(block * columns).zip(x.par_chunks(block * k)).for_each(|(out, x)| {
+        if let Some(bias) = bias {
+            out.chunks_exact_mut(columns).for_each(|row| row.copy_from_slice(bias));
+        }
+        packed.accumulate(level, x.len() / k, (x, k), (out, columns));
+        activation.apply(level, out);
+    });
+    out
+}
+
+/// `activation(x · weightᵀ + bias)`. Packs the weight unless there are few rows.
+///
+/// # Shapes
+/// `x` `[rows, C_in]`, `weight` `[C_out, C_in]`, `bias` `[C_out]` → `[rows, C_out]`
+pub fn linear(
+    x: &[f32],
+    weight: &[f32],
+    [c_out, c_in]: [usize; 2],
+    bias: Option<&[f32]>,
+    activation: Activation,
+) -> Vec<f32> {
+    assert_eq!(weight.len(), c_out * c_in, "a weight of {c_out} × {c_in}");
+    if c_in == 0 || x.len() / c_in > FEW_ROWS {
+        return multiply(x, &Packed::from_rows(weight, [c_out, c_in]), bias, activation);
+    }
+    assert_eq!(x.len() % c_in, 0, "rows of {c_in}");
+    assert!(bias.is_none_or(|bias| bias.len() == c_out), "a bias for each of {c_out} columns");
+    let level = Level::best();
+    let rows = x.len() / c_in;
+    // Computed as [C_out, rows], so that each thread reads its part of the weight once.
+    let mut turned = vec![0.0_f32; rows * c_out];
+    let block = (BLOCK / c_in / 4).max(1);
+    turned.par_chunks_mut(block * rows.max(1)).zip(weight.par_chunks(block * c_in)).for_each(|(turned, weight)| {
+        for (sums, weight) in turned.chunks_exact_mut(rows).zip(weight.chunks_exact(c_in)) {
+            for (sums, x) in sums.chunks_mut(4).zip(x.chunks(4 * c_in)) {
+                dots(level, weight, x, sums);
+            }
+        }
+    });
+    let mut out = vec![0.0_f32; rows * c_out];
+    for (row, out) in out.chunks_exact_mut(c_out).enumerate() {
+        for (column, out) in out.iter_mut().enumerate() {
+            *out = turned[column * rows + row] + bias.map_or(0.0, |bias| bias[column]);
+        }
+    }
+    activation.apply(level, &mut out);
+    out
+}
+
+/// Dot products of `weight` with up to four rows of `x`.
+#[inline(always)]
+fn dots_body(weight: &[f32], x: &[f32], sums: &mut [f32]) {
+    const LANES: usize = 16;
+    let k = weight.len();
+    let mut parts = [[0.0_f32; LANES]; 4];
+    let (chunks, rest) = weight.as_chunks::<LANES>();
+    for (parts, x) in parts.iter_mut().zip(x.chunks_exact(k)) {
+        for (weight, x) in chunks.iter().zip(x.as_chunks::<LANES>().0) {
+            for lane in 0..LANES {
+                parts[lane] += weight[lane] * x[lane];
+            }
+        }
+    }
+    for ((sum, parts), x) in sums.iter_mut().zip(parts).zip(x.chunks_exact(k)) {
+        let tail: f32 = rest.iter().zip(&x[k - rest.len()..]).map(|(weight, x)| weight * x).sum();
+        *sum = parts.iter().sum::<f32>() + tail;
+    }
+}
+
+for_each_level! {
+    fn dots = dots_body(weight: &[f32], x: &[f32], sums: &mut [f32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(seed: usize, count: usize) -> Vec<f32> {
+        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn linear_equals_the_obvious_loops() {
+        for [rows, c_out, c_in] in
+            [[1, 1, 1], [3, 50, 17], [24, 33, 40], [25, 33, 40], [131, 97, 64], [60, 256, 3], [7, 5, 16]]
+        {
+            let (x, weight, bias) = (wave(1, rows * c_in), wave(2, c_out * c_in), wave(3, c_out));
+            for activation in [Activation::None, Activation::Relu] {
+                let found = linear(&x, &weight, [c_out, c_in], Some(&bias), activation);
+                assert_eq!(found.len(), rows * c_out);
+                for (index, &found) in found.iter().enumerate() {
+                    let (row, column) = (index / c_out, index % c_out);
+                    let product = |at: usize| f64::from(x[row * c_in + at]) * f64::from(weight[column * c_in + at]);
+                    let sum = (0..c_in).map(product).sum::<f64>() + f64::from(bias[column]);
+                    let expected = if activation == Activation::Relu { sum.max(0.0) } else { sum };
+                    assert!(
+                        (f64::from(found) - expected).abs() < 2e-5,
+                        "{rows} × {c_in} · {c_in} × {c_out} at {index}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn packing_either_way_gives_the_same_product() {
+        for [rows, k, columns] in [[5, 7, 3], [30, 20, 64], [26, 9, 100]] {
+            let (x, columns_first) = (wave(4, rows * k), wave(5, k * columns));
+            let turned: Vec<f32> =
+                (0..columns * k).map(|index| columns_first[index % k * columns + index / k]).collect();
+            let one = multiply(&x, &Packed::from_columns(&columns_first, [k, columns]), None, Activation::None);
+            let other = multiply(&x, &Packed::from_rows(&turned, [columns, k]), None, Activation::None);
+            assert_eq!(one, other);
+        }
+    }
+
+    #[test]
+    fn nothing_in_nothing_out() {
+        assert!(linear(&[], &[1.0, 2.0], [1, 2], None, Activation::Gelu).is_empty());
+    }
+}

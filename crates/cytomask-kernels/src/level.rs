@@ -1,0 +1,82 @@
+//! Which vector instructions the machine has.
+
+use std::sync::OnceLock;
+
+/// An instruction set the loops are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the compiler may assume everywhere: SSE2 on x86-64, NEON on ARM.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+impl Level {
+    /// The best one this machine has. The variable `CYTOMASK_SIMD` (`portable`, `avx2`, `avx512`) lowers it, for comparisons.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let wanted = match std::env::var("CYTOMASK_SIMD").as_deref() {
+                Ok("portable") => Self::Portable,
+                Ok("avx2") => Self::Avx2,
+                _ => Self::Avx512,
+            };
+            Self::found().min(wanted)
+        })
+    }
+
+    /// All that this machine has, worst first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let found = Self::found();
+        [Self::Portable, Self::Avx2, Self::Avx512].into_iter().filter(move |&level| level <= found)
+    }
+
+    fn found() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma");
+            if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+                return Self::Avx512;
+            }
+            if avx2 {
+                return Self::Avx2;
+            }
+        }
+        Self::Portable
+    }
+}
+
+/// Compiles a function of plain loops for each [`Level`] and calls the one asked for. The body must be `#[inline(always)]`.
+macro_rules! for_each_level {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident = $body:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
+        $(#[$meta])*
+        $visibility fn $name(level: $crate::Level, $($argument: $kind),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                fn avx512($($argument: $kind),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $kind),*) $(-> $result)? {
+                    $body($($argument),*)
+                }
+                match level {
+                    #[expect(unsafe_code, reason = "a level above Portable only comes from Level::found")]
+                    // SAFETY: the machine has these instructions.
+                    $crate::Level::Avx512 => return unsafe { avx512($($argument),*) },
+                    #[expect(unsafe_code, reason = "a level above Portable only comes from Level::found")]
+                    // SAFETY: the machine has these instructions.
+                    $crate::Level::Avx2 => return unsafe { avx2($($argument),*) },
+                    $crate::Level::Portable => {}
+                }
+            }
+            let _ = level;
+            $body($($argument),*)
+        }
+    };
+}
+pub(crate) use for_each_level;

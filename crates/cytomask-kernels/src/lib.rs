@@ -1,0 +1,27 @@
+//! The few hot CPU loops of the networks, over plain slices of `f32`: products with a packed matrix, convolutions, attention,
+//! and the pointwise functions between them.
+//!
+//! A caller hands in slices and sizes and gets a slice back; nothing here knows tensors, models or threads' numbers (work is
+//! spread over rayon's pool). Every function has its slow obvious twin in its tests. The instruction set is chosen once, at run
+//! time ([`Level::best`]): AVX-512, AVX2 with FMA, or whatever the compiler makes of plain loops (NEON on ARM). Results of the
+//! levels differ by rounding only; on one machine they do not depend on the number of threads.
+//!
+//! All `unsafe` of the project is in [`mod@tile`] (loads and stores through pointers, bounds checked before each call) and in the
+//! one-line calls of functions compiled for an instruction set after it was found. Half-precision formats are missing.
+
+mod attention;
+mod conv;
+mod gemm;
+mod level;
+mod norm;
+mod pointwise;
+mod tile;
+mod upsample;
+
+pub use attention::{AttentionShape, attention, relative_attention};
+pub use conv::{Conv2dShape, conv_transpose2x2, conv2d, depthwise2d};
+pub use gemm::{Packed, linear, multiply};
+pub use level::Level;
+pub use norm::{instance_norm, layer_norm};
+pub use pointwise::{Activation, gelu, softmax, softmax_relative};
+pub use upsample::upsample2;

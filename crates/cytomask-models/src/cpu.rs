@@ -1,0 +1,112 @@
+//! Tensors of the CPU backend as plain slices, for the loops of `cytomask-kernels`. [`crate::layers`] asks [`takes`] first; what
+//! it refuses (GPUs, gradients, machines without wide vectors) runs on the framework's own operations.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use cytomask_kernels::{self as kernels, Activation, AttentionShape, Conv2dShape, Level};
+
+/// Whether a tensor can be handed to a plain loop: `f32` in main memory, and no gradient is wanted.
+pub(crate) fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device() == Device::flex() && !x.is_autodiff()
+}
+
+/// Whether the kernels compute a product of these two. Without AVX2 the framework's products are the faster ones.
+pub(crate) fn takes<const A: usize, const B: usize>(x: &Tensor<A>, weight: &Tensor<B>) -> bool {
+    Level::best() > Level::Portable && is_plain(x) && is_plain(weight)
+}
+
+/// The values of a plain tensor. The backend lends its own memory when nobody else holds the tensor, else a copy.
+struct Values(TensorData);
+
+impl Values {
+    fn of<const D: usize>(x: Tensor<D>) -> Self {
+        Self(x.into_data())
+    }
+
+    fn slice(&self) -> &[f32] {
+        match self.0.as_slice::<f32>() {
+            Ok(values) => values,
+            Err(error) => unreachable!("the type was checked: {error:?}"),
+        }
+    }
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+/// Changes the values of a tensor.
+pub(crate) fn in_place<const D: usize>(x: Tensor<D>, change: impl FnOnce(&mut [f32])) -> Tensor<D> {
+    let mut data = x.into_data();
+    match data.as_mut_slice::<f32>() {
+        Ok(values) => change(values),
+        Err(error) => unreachable!("the type was checked: {error:?}"),
+    }
+    Tensor::from_data(data, &Device::flex())
+}
+
+pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (mut dims, [c_out, c_in]) = (x.dims(), weight.dims());
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let bias = bias.as_ref().map(Values::slice);
+    let y = kernels::linear(x.slice(), weight.slice(), [c_out, c_in], bias, Activation::None);
+    dims[D - 1] = c_out;
+    tensor(y, dims)
+}
+
+pub(crate) fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+    depthwise: bool,
+) -> Tensor<4> {
+    let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
+    let shape = Conv2dShape { n, c_in, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding };
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let bias = bias.as_ref().map(Values::slice);
+    let run = if depthwise { kernels::depthwise2d } else { kernels::conv2d };
+    let y = run(x.slice(), &shape, weight.slice(), bias, Activation::None);
+    let [out_h, out_w] = shape.out_size();
+    tensor(y, [n, c_out, out_h, out_w])
+}
+
+pub(crate) fn conv_transpose2x2(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    let ([n, c_in, h, w], [_, c_out, _, _]) = (x.dims(), weight.dims());
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let bias = bias.as_ref().map(Values::slice);
+    let y = kernels::conv_transpose2x2(x.slice(), [n, c_in, h, w], weight.slice(), bias, Activation::None);
+    tensor(y, [n, c_out, 2 * h, 2 * w])
+}
+
+pub(crate) fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+    let (weight, bias) = (Values::of(weight), Values::of(bias));
+    in_place(x, |values| kernels::layer_norm(values, weight.slice(), bias.slice(), eps as f32))
+}
+
+pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
+    let ([n, heads, queries, head], [_, _, keys, _]) = (q.dims(), k.dims());
+    let shape = AttentionShape { batch: n * heads, queries, keys, head };
+    let [q, k, v] = [q, k, v].map(Values::of);
+    let bias = bias.map(Values::of);
+    let scale = (head as f32).sqrt().recip();
+    let parts = [q.slice(), k.slice(), v.slice()];
+    let y = kernels::attention(parts, &shape, scale, bias.as_ref().map(Values::slice));
+    tensor(y, [n, heads, queries, head])
+}
+
+pub(crate) fn relative_attention(parts: [Tensor<3>; 3], terms: [Tensor<3>; 2], scale: f64) -> Tensor<3> {
+    let [batch, tokens, head] = parts[0].dims();
+    let [h, w] = [&terms[0], &terms[1]].map(|term| term.dims()[2]);
+    let shape = AttentionShape { batch, queries: tokens, keys: tokens, head };
+    let [q, k, v] = parts.map(Values::of);
+    let [relative_h, relative_w] = terms.map(Values::of);
+    let parts = [q.slice(), k.slice(), v.slice()];
+    let y = kernels::relative_attention(parts, &shape, scale as f32, [relative_h.slice(), relative_w.slice()], [h, w]);
+    tensor(y, [batch, tokens, head])
+}
+
+pub(crate) fn upsample2(x: Tensor<4>) -> Tensor<4> {
+    let [n, c, h, w] = x.dims();
+    tensor(kernels::upsample2(Values::of(x).slice(), [h, w]), [n, c, 2 * h, 2 * w])
+}
