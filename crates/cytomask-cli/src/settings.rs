@@ -17,6 +17,14 @@ pub(crate) fn strategy(arguments: &SegmentArgs, model: &Model) -> Result<Strateg
         (None, Mode::Prompt) => Strategy::Prompted(Prompted::default(), prompts::collect(&arguments.prompts)?),
         (None, mode) => Strategy::for_mode(mode.name(), model)?,
     };
+    // Said before the image is encoded, which takes its time. Maps made elsewhere need no decoder.
+    if matches!(base, Strategy::Ais(_) | Strategy::Apg(_)) && !model.has_decoder() && arguments.fields.is_none() {
+        bail!(
+            "--mode {}: {} has no instance decoder; use --mode amg, or a model that has one (`cytomask models list`)",
+            base.name(),
+            model.name()
+        );
+    }
     // Upstream's choices are those of the paper's defaults, not of a preset.
     let base = match base {
         Strategy::Apg(_) if arguments.compat => Apg { compat: true, ..Apg::default() }.into(),
