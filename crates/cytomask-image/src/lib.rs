@@ -23,7 +23,10 @@ pub use image::{Image, Normalization, Rgb, SampleType};
 pub use label_stack::LabelStack;
 pub use labels::Labels;
 pub use mask::Mask;
-pub use output::{WriteSeek, write_atomically, write_labels_png16, write_labels_tiff, write_rgb_png, write_rgba_png};
+pub use output::{
+    TiffNotes, WriteSeek, write_atomically, write_folder_atomically, write_labels_png16, write_labels_tiff,
+    write_labels_tiff_with, write_rgb_png, write_rgba_png,
+};
 pub use read::{ReadOptions, read_label_stack, read_labels};
 pub use rect::Rect;
 pub use resample::resize_bilinear;

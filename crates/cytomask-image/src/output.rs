@@ -5,9 +5,11 @@ use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tiff::encoder::colortype::Gray32;
+use tiff::TiffResult;
+use tiff::encoder::colortype::{ColorType, Gray16, Gray32};
 use tiff::encoder::compression::DeflateLevel;
-use tiff::encoder::{Compression, TiffEncoder};
+use tiff::encoder::{Compression, Rational, TiffEncoder, TiffKind, TiffValue};
+use tiff::tags::{ResolutionUnit, Tag};
 
 use crate::{Error, ErrorKind, Labels, Result};
 
@@ -31,16 +33,21 @@ impl Drop for Partial {
     }
 }
 
-/// Creates a file beside `path` that nothing else uses. Its name begins with a dot and ends in `.partial`.
-fn create_beside(path: &Path) -> Result<(File, Partial)> {
+/// A name beside `path` that this process has not used. It begins with a dot and ends in `.partial`.
+fn partial_path(path: &Path) -> Result<PathBuf> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or_else(|| Error::new(ErrorKind::Value, "expected the path of a file"))?;
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut partial = std::ffi::OsString::from(".");
+    partial.push(name);
+    partial.push(format!(".{}-{count}.partial", std::process::id()));
+    Ok(path.with_file_name(partial))
+}
+
+/// Creates a file beside `path` that nothing else uses, under a [`partial_path`].
+fn create_beside(path: &Path) -> Result<(File, Partial)> {
     loop {
-        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let mut partial = std::ffi::OsString::from(".");
-        partial.push(name);
-        partial.push(format!(".{}-{count}.partial", std::process::id()));
-        let path = path.with_file_name(partial);
+        let path = partial_path(path)?;
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => {
                 // Held until the file is closed, so that `remove_abandoned` can tell a killed writer from a living one. Where a file
@@ -57,7 +64,7 @@ fn create_beside(path: &Path) -> Result<(File, Partial)> {
     }
 }
 
-/// Removes the temporary files in `folder` whose writers were killed, and returns how many. Those of living writers stay, on other
+/// Removes the temporary files and folders in `folder` whose writers were killed, and returns how many. Those of living writers stay, on other
 /// machines too where the file system's locks reach there.
 ///
 /// # Errors
@@ -70,13 +77,15 @@ pub fn remove_abandoned(folder: impl AsRef<Path>) -> Result<usize> {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if !(name.starts_with('.') && name.ends_with(".partial") && entry.file_type()?.is_file()) {
+            if !(name.starts_with('.') && name.ends_with(".partial")) {
                 continue;
             }
-            let Ok(file) = OpenOptions::new().write(true).open(entry.path()) else { continue };
+            let is_folder = entry.file_type()?.is_dir();
+            let locked = if is_folder { entry.path().join(FOLDER_LOCK) } else { entry.path() };
+            let Ok(file) = OpenOptions::new().write(true).open(locked) else { continue };
             if file.try_lock().is_ok() {
                 drop(file);
-                fs::remove_file(entry.path())?;
+                if is_folder { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
                 removed += 1;
             }
         }
@@ -112,21 +121,149 @@ pub fn write_atomically(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Writ
     attempt().map_err(|error: Error| error.with_path(path))
 }
 
-/// Writes ids as a TIFF of one page, 32-bit unsigned grey, deflate.
+/// In the temporary folders of [`write_folder_atomically`], held by their writer.
+const FOLDER_LOCK: &str = ".lock";
+
+/// Removes a folder when dropped, if it is still there.
+struct PartialFolder(PathBuf);
+
+impl Drop for PartialFolder {
+    fn drop(&mut self) {
+        // The error that brought us here is the one to report.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// As [`write_atomically`] for a folder that `fill` is to fill. A folder already at `path` is replaced where `may_replace` says so
+/// of it; any other thing there is an error. Between removing the old and moving the new folder a killed process leaves neither.
 ///
 /// # Errors
-/// `Io` when the file cannot be written, `Shape` when the image has no pixels.
+/// What `fill` returns, `Value` when something may not be replaced, or `Io`; each names `path`.
+pub fn write_folder_atomically(
+    path: impl AsRef<Path>,
+    may_replace: impl FnOnce(&Path) -> bool,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let attempt = || {
+        let exists = path.symlink_metadata().is_ok();
+        if exists && !may_replace(path) {
+            return Err(Error::new(ErrorKind::Value, "something else is already there; it stays as it is"));
+        }
+        let made = |error| Error::new(ErrorKind::Io, "cannot create a folder in its folder").with_source(error);
+        let partial = PartialFolder(partial_path(path)?);
+        // A process that had this id before may have left one.
+        let _ = fs::remove_dir_all(&partial.0);
+        fs::create_dir(&partial.0).map_err(made)?;
+        let lock = File::create(partial.0.join(FOLDER_LOCK)).map_err(made)?;
+        let _ = lock.try_lock();
+        fill(&partial.0)?;
+        drop(lock);
+        let moved = |error| Error::new(ErrorKind::Io, "cannot move the finished folder to its place").with_source(error);
+        fs::remove_file(partial.0.join(FOLDER_LOCK)).map_err(moved)?;
+        if exists {
+            // Moving is quick, removing may take long.
+            let old = PartialFolder(partial_path(path)?);
+            fs::rename(path, &old.0).map_err(moved)?;
+            if let Err(error) = fs::rename(&partial.0, path) {
+                let _ = fs::rename(&old.0, path);
+                return Err(moved(error));
+            }
+        } else {
+            fs::rename(&partial.0, path).map_err(moved)?;
+        }
+        Ok(())
+    };
+    attempt().map_err(|error: Error| error.with_path(path))
+}
+
+/// What a label TIFF says beside its pixels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TiffNotes<'a> {
+    /// The ImageDescription, ASCII; OME-XML makes the file an OME-TIFF.
+    pub description: Option<&'a str>,
+    /// `[y, x]`, written as the resolution in pixels per centimetre, which ImageJ and others read.
+    pub pixel_size_um: Option<[f64; 2]>,
+}
+
+/// Writes ids as a TIFF of one page, unsigned grey, deflate: 16 bits while every id fits, else 32. Images of 4 GB and more
+/// become BigTIFF.
+///
+/// # Errors
+/// `Io` when the file cannot be written, `Shape` when the image has no pixels, `Value` when the description is not ASCII.
 pub fn write_labels_tiff(path: impl AsRef<Path>, labels: &Labels) -> Result<()> {
-    let [h, w] = labels.size();
+    write_labels_tiff_with(path, labels, TiffNotes::default())
+}
+
+/// As [`write_labels_tiff`], with `notes`.
+///
+/// # Errors
+/// As [`write_labels_tiff`].
+pub fn write_labels_tiff_with(path: impl AsRef<Path>, labels: &Labels, notes: TiffNotes<'_>) -> Result<()> {
+    if notes.description.is_some_and(|text| !text.is_ascii() || text.contains('\0')) {
+        return Err(Error::new(ErrorKind::Value, "TIFF description: expected ASCII text").with_path(path));
+    }
     write_atomically(path, |writer| {
         not_empty(labels.size())?;
-        let failed = |error| Error::new(ErrorKind::Io, "cannot write TIFF").with_source(error);
-        TiffEncoder::new(writer)
-            .map_err(failed)?
-            .with_compression(Compression::Deflate(DeflateLevel::Balanced))
-            .write_image::<Gray32>(w, h, labels.as_slice())
-            .map_err(failed)
+        match narrow_ids(labels) {
+            Some(ids) => write_tiff_page::<Gray16>(writer, labels.size(), &ids, notes),
+            None => write_tiff_page::<Gray32>(writer, labels.size(), labels.as_slice(), notes),
+        }
+        .map_err(|error| Error::new(ErrorKind::Io, "cannot write TIFF").with_source(error))
     })
+}
+
+/// The ids in 16 bits, if they all fit.
+pub fn narrow_ids(labels: &Labels) -> Option<Vec<u16>> {
+    labels.as_slice().iter().map(|&id| u16::try_from(id).ok()).collect()
+}
+
+/// Raw pixels from which on a TIFF's 32-bit offsets might not do; deflate may lengthen data a little.
+const BIG_TIFF: u64 = (1 << 32) - (1 << 26);
+
+fn write_tiff_page<C: ColorType>(
+    writer: &mut dyn WriteSeek,
+    size: [u32; 2],
+    ids: &[C::Inner],
+    notes: TiffNotes<'_>,
+) -> TiffResult<()>
+where
+    [C::Inner]: TiffValue,
+{
+    if size_of_val(ids) as u64 >= BIG_TIFF {
+        write_tiff_directory::<C, _>(TiffEncoder::new_big(writer)?, size, ids, notes)
+    } else {
+        write_tiff_directory::<C, _>(TiffEncoder::new(writer)?, size, ids, notes)
+    }
+}
+
+fn write_tiff_directory<C: ColorType, K: TiffKind>(
+    encoder: TiffEncoder<&mut dyn WriteSeek, K>,
+    [h, w]: [u32; 2],
+    ids: &[C::Inner],
+    notes: TiffNotes<'_>,
+) -> TiffResult<()>
+where
+    [C::Inner]: TiffValue,
+{
+    let mut encoder = encoder.with_compression(Compression::Deflate(DeflateLevel::Balanced));
+    let mut page = encoder.new_image::<C>(w, h)?;
+    if let Some([y, x]) = notes.pixel_size_um {
+        page.resolution_unit(ResolutionUnit::Centimeter);
+        page.x_resolution(per_centimetre(x));
+        page.y_resolution(per_centimetre(y));
+    }
+    if let Some(text) = notes.description {
+        page.encoder().write_tag(Tag::ImageDescription, text)?;
+    }
+    page.write_data(ids)
+}
+
+/// 10,000 µm by the size of a pixel, with as many digits as 32 bits hold.
+fn per_centimetre(pixel_size_um: f64) -> Rational {
+    let value = 1e4 / pixel_size_um;
+    let scale = 10_f64.powi((9.0 - value.max(1e-9).log10().ceil()).clamp(0.0, 9.0) as i32);
+    Rational { n: (value * scale).round() as u32, d: scale as u32 }
 }
 
 /// Writes ids as a 16-bit grey PNG.

@@ -24,6 +24,7 @@ mod settings_file;
 mod strategy;
 
 pub use cytomask_eval as eval;
+pub use cytomask_export as export;
 pub use cytomask_image::{
     Error as ImageError, ErrorKind as ImageErrorKind, Image, LabelStack, Labels, Mask, Normalization, ReadOptions,
     Rect, Rgb, Tile, header_size, output, read_label_stack, read_labels, tiles,
