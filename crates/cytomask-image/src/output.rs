@@ -85,7 +85,11 @@ pub fn remove_abandoned(folder: impl AsRef<Path>) -> Result<usize> {
             let Ok(file) = OpenOptions::new().write(true).open(locked) else { continue };
             if file.try_lock().is_ok() {
                 drop(file);
-                if is_folder { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+                if is_folder {
+                    fs::remove_dir_all(entry.path())?
+                } else {
+                    fs::remove_file(entry.path())?
+                }
                 removed += 1;
             }
         }
@@ -159,7 +163,8 @@ pub fn write_folder_atomically(
         let _ = lock.try_lock();
         fill(&partial.0)?;
         drop(lock);
-        let moved = |error| Error::new(ErrorKind::Io, "cannot move the finished folder to its place").with_source(error);
+        let moved =
+            |error| Error::new(ErrorKind::Io, "cannot move the finished folder to its place").with_source(error);
         fs::remove_file(partial.0.join(FOLDER_LOCK)).map_err(moved)?;
         if exists {
             // Moving is quick, removing may take long.
