@@ -4,60 +4,53 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use tiff::decoder::Decoder as TiffDecoder;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Source};
 
 /// More of a JPEG is not looked at for its size: what may lie before it are thumbnails and colour profiles.
 const JPEG_HEAD_BYTES: u64 = 1 << 20;
 
-/// `[h, w]` of a PNG, JPEG or TIFF file (of a TIFF's `page`, from 0), without decoding pixels. A size is what the header says; whether
-/// the pixels are there shows when they are read.
+/// `[h, w]` of an image file or OME-Zarr folder (of a TIFF's `page`, from 0), without decoding pixels where the format allows it. A size
+/// is what the header says; whether the pixels are there shows when they are read.
 ///
 /// # Errors
-/// Names the file. `Io` when it cannot be read, `Format` when it has no such header or page.
+/// Names the file. As [`Source::open_page`]; `Format` when a header has no size.
 pub fn header_size(path: impl AsRef<Path>, page: u32) -> Result<[u32; 2]> {
     let path = path.as_ref();
-    size(path, page).map_err(|error| error.with_path(path))
+    match size(path) {
+        Ok(Some(size)) => Ok(size),
+        Ok(None) => Source::open_page(path, page).map(|source| source.description().size),
+        Err(error) => Err(error.with_path(path)),
+    }
 }
 
-fn size(path: &Path, page: u32) -> Result<[u32; 2]> {
+/// The size of a PNG or JPEG, which [`Source`] decodes when it opens them.
+fn size(path: &Path) -> Result<Option<[u32; 2]>> {
     let io = |error| Error::new(ErrorKind::Io, "cannot read").with_source(error);
     let damaged = |cause: String| Error::new(ErrorKind::Format, "no size in the header").with_source(cause);
     if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(Error::new(ErrorKind::Unsupported, "expected a file"));
+        return Ok(None);
     }
     let mut file = File::open(path).map_err(io)?;
     let mut head = Vec::with_capacity(24);
     file.by_ref().take(24).read_to_end(&mut head).map_err(io)?;
     file.seek(SeekFrom::Start(0)).map_err(io)?;
-    let file = BufReader::new(file);
     match head.as_slice() {
         // The signature, length and name of the first chunk, then width and height.
         [0x89, b'P', b'N', b'G', _, _, _, _, _, _, _, _, b'I', b'H', b'D', b'R', a, b, c, d, e, f, g, h] => {
-            Ok([u32::from_be_bytes([*e, *f, *g, *h]), u32::from_be_bytes([*a, *b, *c, *d])])
+            Ok(Some([u32::from_be_bytes([*e, *f, *g, *h]), u32::from_be_bytes([*a, *b, *c, *d])]))
         }
         [0xFF, 0xD8, 0xFF, ..] => {
             let mut encoded = Vec::new();
-            file.take(JPEG_HEAD_BYTES).read_to_end(&mut encoded).map_err(io)?;
+            BufReader::new(file).take(JPEG_HEAD_BYTES).read_to_end(&mut encoded).map_err(io)?;
             let mut decoder = JpegDecoder::new(ZCursor::new(encoded.as_slice()));
             decoder.decode_headers().map_err(|error| damaged(error.to_string()))?;
             let (width, height) = decoder.dimensions().ok_or_else(|| damaged("no frame".into()))?;
-            Ok([height as u32, width as u32])
+            Ok(Some([height as u32, width as u32]))
         }
-        _ => {
-            let tiff = || -> Result<[u32; 2], tiff::TiffError> {
-                let mut decoder = TiffDecoder::new(file)?;
-                for _ in 0..page {
-                    decoder.next_image()?;
-                }
-                let (width, height) = decoder.dimensions()?;
-                Ok([height, width])
-            };
-            tiff().map_err(|error| damaged(error.to_string()))
-        }
+        _ => Ok(None),
     }
 }
 
@@ -77,7 +70,7 @@ mod tests {
         assert_eq!(header_size(&tiff, 0).unwrap(), [97, 131]);
         assert!(header_size(&tiff, 1).is_err());
         std::fs::write(&png, b"no image").unwrap();
-        assert!(header_size(&png, 0).unwrap_err().to_string().contains("no size in the header"));
+        assert!(header_size(&png, 0).unwrap_err().to_string().contains("not an image"));
         assert!(header_size(folder.path(), 0).is_err());
     }
 }

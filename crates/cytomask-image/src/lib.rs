@@ -4,6 +4,7 @@
 //! sizes are `[h, w]`, rectangles are half-open. Orders from elsewhere enter through named doors (`from_xywh`, `from_xyxy`).
 
 mod error;
+mod formats;
 mod frame;
 mod header;
 mod image;
@@ -14,9 +15,11 @@ pub mod output;
 mod read;
 mod rect;
 mod resample;
+mod source;
 mod tile;
 
 pub use error::{Error, ErrorKind};
+pub use formats::{IMAGE_EXTENSIONS, is_image_folder};
 pub use frame::{LogitFrame, LogitMap};
 pub use header::header_size;
 pub use image::{Image, Normalization, Rgb, SampleType};
@@ -30,6 +33,7 @@ pub use output::{
 pub use read::{ReadOptions, read_label_stack, read_labels};
 pub use rect::Rect;
 pub use resample::resize_bilinear;
+pub use source::{Description, MAX_RECT_PIXELS, PlaneIndex, Projection, Source};
 pub use tile::{Tile, tiles};
 
 /// A `Result` whose error is this crate's [`Error`].

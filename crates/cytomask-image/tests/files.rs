@@ -264,7 +264,7 @@ fn damaged_files_are_refused_by_name() {
     assert_eq!(open(&folder.path().join("absent")).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(open(folder.path()).unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(kind_of("no pixels", &raw_tiff([0, 3], 1, false, 8, 1, None, &[])), ErrorKind::Format);
-    assert_eq!(kind_of("12 bits", &raw_tiff([1, 2], 1, false, 12, 1, None, &[0; 3])), ErrorKind::Unsupported);
+    assert_eq!(kind_of("24 bits", &raw_tiff([1, 2], 1, false, 24, 1, None, &[0; 6])), ErrorKind::Unsupported);
     assert_eq!(kind_of("complex", &raw_tiff([1, 1], 1, false, 64, 6, None, &[0; 8])), ErrorKind::Unsupported);
     // A PNG header of width 0 with a valid checksum is hard to come by: the decoder checks the size first.
     let mut flat = png;

@@ -26,8 +26,9 @@ mod strategy;
 pub use cytomask_eval as eval;
 pub use cytomask_export as export;
 pub use cytomask_image::{
-    Error as ImageError, ErrorKind as ImageErrorKind, Image, LabelStack, Labels, Mask, Normalization, ReadOptions,
-    Rect, Rgb, Tile, header_size, output, read_label_stack, read_labels, tiles,
+    Description, Error as ImageError, ErrorKind as ImageErrorKind, IMAGE_EXTENSIONS, Image, LabelStack, Labels, Mask,
+    Normalization, PlaneIndex, Projection, ReadOptions, Rect, Rgb, SampleType, Source, Tile, header_size,
+    is_image_folder, output, read_label_stack, read_labels, tiles,
 };
 pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
 pub use cytomask_segment::ops::nms::Overlap;
