@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Segment(Box<SegmentArgs>),
     /// Score predicted label images against true ones (mSA, SA50, SA75).
     Evaluate(EvaluateArgs),
+    /// The paper's 36 datasets: list, describe, prepare.
+    Datasets(crate::datasets::DatasetsArgs),
     /// List, fetch, check and convert models.
     Models(ModelsArgs),
     /// Train or fine-tune a model on images and label images.

@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod datasets;
 mod draw;
 mod dump;
 mod estimate;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Segment(arguments) => segment::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Datasets(arguments) => datasets::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
         #[cfg(feature = "train")]
         Command::Train(arguments) => train::run(&arguments),

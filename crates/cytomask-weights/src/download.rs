@@ -10,6 +10,29 @@ use ureq::{Agent, Body};
 
 use crate::{Error, ErrorKind, Result};
 
+/// Downloads `url` to `path`, which appears only when all of it is there; until then the bytes are in `path` with `.part` at the
+/// end, and a later call goes on from them. A file that is there already is left as it is. Whether it is the right one is for
+/// the caller to check. `inactivity` is how long the server may stay silent.
+///
+/// # Errors
+/// `Network`; `Io`.
+pub fn download_file(
+    url: &str,
+    path: impl AsRef<Path>,
+    inactivity: Duration,
+    progress: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<()> {
+    let path = path.as_ref();
+    if path.is_file() {
+        return Ok(());
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = Path::new(&part);
+    download(url, part, inactivity, progress)?;
+    std::fs::rename(part, path).map_err(|source| Error::io("cannot rename to", path, source))
+}
+
 /// Downloads `url` to `part`, going on after the bytes that are already there.
 ///
 /// On an error the bytes that arrived stay, so that a later call goes on from there. Whether the result is the right

@@ -21,6 +21,8 @@ mod torch;
 mod write;
 
 pub use checkpoint::{Checkpoint, Kind};
+#[cfg(feature = "download")]
+pub use download::download_file;
 pub use error::{Error, ErrorKind, Result};
 pub use family::Family;
 pub use hash::{FileHashes, Hash, sha256_bytes, sha256_file};

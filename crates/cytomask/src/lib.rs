@@ -23,6 +23,7 @@ mod settings;
 mod settings_file;
 mod strategy;
 
+pub use cytomask_datasets as datasets;
 pub use cytomask_eval as eval;
 pub use cytomask_export as export;
 pub use cytomask_image::{
