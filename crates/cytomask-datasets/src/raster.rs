@@ -213,6 +213,6 @@ mod tests {
     #[test]
     fn runs_go_down_the_columns() {
         let found = mask_picture([3, 4], |mask| runs(&[1, 3, 2, 99], [3, 4], mask));
-assert_eq!(found, [".###", "#.##", "#.##"]);
+        assert_eq!(found, [".###", "#.##", "#.##"]);
     }
 }
