@@ -1,6 +1,5 @@
 //! File formats that `cytomask-image` does not read: what each published layout needs, and no more.
 
-pub(crate) mod bmp;
 pub(crate) mod coco;
 pub(crate) mod geojson;
 pub(crate) mod hdf5;

@@ -35,7 +35,7 @@ impl Plane {
         Ok(Self { size, channels, dtype, values })
     }
 
-    /// Reads a PNG, JPEG or TIFF image.
+    /// Reads a PNG, JPEG, BMP or TIFF image.
     pub(crate) fn read_image(path: &Path, page: u32) -> Result<Self> {
         let image = Image::open(path, &ReadOptions { page, max_pixels: MAX_PIXELS })?;
         let values = image.samples.iter().map(|&value| f64::from(value)).collect();

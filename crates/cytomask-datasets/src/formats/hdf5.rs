@@ -3,15 +3,18 @@
 use std::path::Path;
 
 use cytomask_image::SampleType;
-use hdf5_reader::{Datatype, Hdf5File, OpenOptions, SliceInfo, SliceInfoElem};
+use hdf5_pure::{DType, Dataset, File};
 
 use super::{Planes, checked_size};
 use crate::plane::Plane;
 use crate::{Error, ErrorKind, Result};
 
+/// A chunk of more bytes is refused before it is unpacked.
+const MAX_CHUNK_BYTES: u64 = 1 << 30;
+
 /// A dataset of two or three axes.
 pub(crate) struct Hdf5 {
-    data: hdf5_reader::Dataset,
+    data: Dataset,
     dtype: SampleType,
     shape: Vec<usize>,
 }
@@ -19,49 +22,43 @@ pub(crate) struct Hdf5 {
 impl Hdf5 {
     /// Opens the dataset `key`.
     pub(crate) fn open(path: &Path, key: &str) -> Result<Self> {
-        let options = OpenOptions::default()
-            .with_max_chunk_bytes(1 << 30)
-            .with_max_read_bytes(2 << 30)
-            // One layer of chunks of a large volume, so that no chunk is unpacked twice.
-            .with_chunk_cache_bytes(256 << 20);
-        let file = Hdf5File::open_with_options(path, options).map_err(damaged)?;
-        let at = |error: Error| Error::new(error.kind(), format!("dataset {key}: {error}"));
+        let file = File::open_streaming(path).map_err(damaged)?;
         let data = file.dataset(key).map_err(|source| {
             Error::new(ErrorKind::NotFound, format!("HDF5: expected a dataset {key}, found none")).with_source(source)
         })?;
-        let dtype = sample_type(data.dtype()).map_err(at)?;
-        let shape = data.shape().iter().map(|&axis| axis as usize).collect();
+        let dtype = match data.dtype().map_err(damaged)? {
+            DType::U8 => SampleType::U8,
+            DType::U16 => SampleType::U16,
+            DType::U32 => SampleType::U32,
+            DType::U64 => SampleType::U64,
+            DType::I8 => SampleType::I8,
+            DType::I16 => SampleType::I16,
+            DType::I32 => SampleType::I32,
+            DType::I64 => SampleType::I64,
+            DType::F32 => SampleType::F32,
+            DType::F64 => SampleType::F64,
+            other => {
+                let what = format!("HDF5 dataset {key}");
+                return Err(Error::expected(ErrorKind::Unsupported, &what, "integers or floats", other));
+            }
+        };
+        let chunk = data.chunk_shape().map_err(damaged)?.unwrap_or_default();
+        let bytes = chunk.iter().try_fold(8_u64, |product, &axis| product.checked_mul(axis));
+        if bytes.is_none_or(|bytes| bytes > MAX_CHUNK_BYTES) {
+            let expected = format!("at most {MAX_CHUNK_BYTES} bytes");
+            return Err(Error::expected(ErrorKind::Value, "HDF5 chunk", expected, format!("{chunk:?}")));
+        }
+        let shape = data.shape().map_err(damaged)?.into_iter().map(|axis| axis as usize).collect();
         Ok(Self { data, dtype, shape })
     }
 
     /// A dataset of two axes.
     pub(crate) fn image(&self) -> Result<Plane> {
-        match *self.shape {
-            [h, w] => self.read(&SliceInfo::all(2), h, w),
-            _ => Err(Error::expected(ErrorKind::Shape, "HDF5", "two axes", format!("{:?}", self.shape))),
-        }
-    }
-
-    fn read(&self, slice: &SliceInfo, h: usize, w: usize) -> Result<Plane> {
-        let size = checked_size(h, w, 1)?;
-        macro_rules! read {
-            ($number:ty) => {
-                self.data.read_slice::<$number>(slice).map_err(damaged)?.iter().map(|&value| value as f64).collect()
-            };
-        }
-        let values = match self.dtype {
-            SampleType::U8 => read!(u8),
-            SampleType::U16 => read!(u16),
-            SampleType::U32 => read!(u32),
-            SampleType::U64 => read!(u64),
-            SampleType::I8 => read!(i8),
-            SampleType::I16 => read!(i16),
-            SampleType::I32 => read!(i32),
-            SampleType::I64 => read!(i64),
-            SampleType::F32 => read!(f32),
-            _ => read!(f64),
+        let [h, w] = *self.shape else {
+            return Err(Error::expected(ErrorKind::Shape, "HDF5", "two axes", format!("{:?}", self.shape)));
         };
-        Plane::new(size, 1, self.dtype, values)
+        let size = checked_size(h, w, 1)?;
+        Plane::new(size, 1, self.dtype, self.data.read_f64_rows(0, h as u64).map_err(damaged)?)
     }
 }
 
@@ -74,30 +71,11 @@ impl Planes for Hdf5 {
         let [_, h, w] = *self.shape else {
             return Err(Error::expected(ErrorKind::Shape, "HDF5", "three axes", format!("{:?}", self.shape)));
         };
-        let all = |end: usize| SliceInfoElem::Slice { start: 0, end: end as u64, step: 1 };
-        let slice = SliceInfo { selections: vec![SliceInfoElem::Index(index as u64), all(h), all(w)] };
-        self.read(&slice, h, w)
+        let size = checked_size(h, w, 1)?;
+        Plane::new(size, 1, self.dtype, self.data.read_f64_rows(index as u64, 1).map_err(damaged)?)
     }
 }
 
-fn sample_type(data: &Datatype) -> Result<SampleType> {
-    Ok(match data {
-        Datatype::FixedPoint { size: 1, signed: false, .. } => SampleType::U8,
-        Datatype::FixedPoint { size: 2, signed: false, .. } => SampleType::U16,
-        Datatype::FixedPoint { size: 4, signed: false, .. } => SampleType::U32,
-        Datatype::FixedPoint { size: 8, signed: false, .. } => SampleType::U64,
-        Datatype::FixedPoint { size: 1, signed: true, .. } => SampleType::I8,
-        Datatype::FixedPoint { size: 2, signed: true, .. } => SampleType::I16,
-        Datatype::FixedPoint { size: 4, signed: true, .. } => SampleType::I32,
-        Datatype::FixedPoint { size: 8, signed: true, .. } => SampleType::I64,
-        Datatype::FloatingPoint { size: 4, .. } => SampleType::F32,
-        Datatype::FloatingPoint { size: 8, .. } => SampleType::F64,
-        other => {
-            return Err(Error::expected(ErrorKind::Unsupported, "HDF5", "integers or floats", format!("{other:?}")));
-        }
-    })
-}
-
-fn damaged(source: hdf5_reader::error::Error) -> Error {
+fn damaged(source: hdf5_pure::Error) -> Error {
     Error::new(ErrorKind::Format, "HDF5: the file is damaged, cut short or not HDF5").with_source(source)
 }

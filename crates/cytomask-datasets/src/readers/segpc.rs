@@ -3,7 +3,6 @@
 use cytomask_image::SampleType;
 
 use super::{Item, Job, Sink};
-use crate::formats::bmp;
 use crate::plane::Plane;
 use crate::{Result, ops, pattern};
 
@@ -16,7 +15,7 @@ pub(super) fn read(job: &mut Job<'_>, sink: &mut Sink<'_>) -> Result<()> {
     let images = job.files.need(&[images], false)?;
     let masks = job.files.need(&[masks], false)?;
     for found in images {
-        let image = job.files.with(found.entry, bmp::read)?;
+        let image = job.files.with(found.entry, |path| Plane::read_image(path, 0))?;
         let mut labels = Plane {
             size: image.size,
             channels: 1,
@@ -26,7 +25,7 @@ pub(super) fn read(job: &mut Job<'_>, sink: &mut Sink<'_>) -> Result<()> {
         let beginning = format!("{}_", pattern::stem(&found.text));
         let own = masks.iter().filter(|mask| pattern::file_name(&mask.text).starts_with(&beginning));
         for (number, mask) in own.enumerate() {
-            let cell = job.files.with(mask.entry, bmp::read)?;
+            let cell = job.files.with(mask.entry, |path| Plane::read_image(path, 0))?;
             ops::same_size(&image, &cell).map_err(|error| mask.entry.blame(error))?;
             for (label, value) in labels.values.iter_mut().zip(cell.channel(0).values) {
                 if value > 0.0 {
