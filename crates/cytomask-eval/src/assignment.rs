@@ -11,8 +11,6 @@ use std::collections::BinaryHeap;
 /// What makes an assignment better than another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Goal {
-    /// More pairs; of equally many, the higher sum of scores.
-    MostPairs,
     /// More pairs of at least this score; of equally many, the higher sum of scores, of all pairs.
     MostPairsFrom(f64),
     /// The higher sum of scores.
@@ -31,7 +29,6 @@ const PAIR: i128 = 1 << 80;
 impl Goal {
     fn weight(self, score: f64) -> i128 {
         let counts = match self {
-            Self::MostPairs => true,
             Self::MostPairsFrom(least) => score >= least,
             Self::HighestSum => false,
         };
@@ -205,7 +202,6 @@ mod tests {
 
     fn value(taken: &[Edge], goal: Goal) -> (usize, f64) {
         let counts = |edge: &&Edge| match goal {
-            Goal::MostPairs => true,
             Goal::MostPairsFrom(least) => edge.2 >= least,
             Goal::HighestSum => false,
         };
@@ -227,7 +223,7 @@ mod tests {
                     edges.push((left, right, 0.05 + random(95) as f64 / 100.0));
                 }
             }
-            for goal in [Goal::MostPairs, Goal::MostPairsFrom(0.5), Goal::HighestSum] {
+            for goal in [Goal::MostPairsFrom(0.0), Goal::MostPairsFrom(0.5), Goal::HighestSum] {
                 let chosen = assign(5, 5, &edges, goal);
                 let taken: Vec<Edge> = chosen.iter().map(|&edge| edges[edge]).collect();
                 let ((pairs, sum), best) = (value(&taken, goal), slow(&edges, goal));
@@ -246,7 +242,7 @@ mod tests {
         let n = 3000;
         let edges: Vec<Edge> =
             (0..n).flat_map(|i| (i > 0).then(|| (i, i - 1, 0.7)).into_iter().chain([(i, i, 0.3)])).collect();
-        assert_eq!(assign(n, n, &edges, Goal::MostPairs).len(), n);
+        assert_eq!(assign(n, n, &edges, Goal::MostPairsFrom(0.0)).len(), n);
         assert_eq!(assign(n, n, &edges, Goal::HighestSum).len(), n - 1);
         assert_eq!(assign(n, n, &edges, Goal::MostPairsFrom(0.5)).len(), n - 1);
     }
@@ -258,7 +254,7 @@ mod tests {
             let edges = [(0, 0, scores[0]), (1, 0, scores[1])];
             let better = usize::from(scores[1] > scores[0]);
             assert_eq!(assign(2, 1, &edges, Goal::HighestSum), [better]);
-            assert_eq!(assign(2, 1, &edges, Goal::MostPairs), [better]);
+            assert_eq!(assign(2, 1, &edges, Goal::MostPairsFrom(0.0)), [better]);
         }
     }
 }

@@ -115,7 +115,8 @@ pub struct MeanSegmentationAccuracy {
 }
 
 /// Matches true and predicted objects one to one: as many pairs as possible whose criterion is at least `threshold`, and of
-/// those choices the one with the highest sum. Above an IoU of 0.5 there is only one.
+/// those choices the one with the highest sum, pairs below the threshold included, as stardist and elf choose. Above an IoU of 0.5
+/// there is only one choice.
 ///
 /// # Errors
 /// `Value` when `threshold` is not above 0.
@@ -191,19 +192,22 @@ fn matched_pairs(contingency: &Contingency, threshold: f64, criterion: Criterion
             pair.pixels as f64 / contingency.predicted[pair.predicted].area_px as f64
         }
     };
-    let close: Vec<Edge> = contingency
+    // From an IoU of 0.5 on, pairs below the threshold change nothing: who has two partners of exactly 0.5 is covered by them, and
+    // they touch nobody else.
+    let least = if criterion == Criterion::IntersectionOverUnion && threshold >= 0.5 { threshold } else { 0.0 };
+    let edges: Vec<Edge> = contingency
         .shared
         .iter()
         .map(|pair| (pair.truth, pair.predicted, score(pair)))
-        .filter(|&(_, _, score)| score >= threshold)
+        .filter(|&(_, _, score)| score >= least)
         .collect();
-    let chosen = assign(contingency.truth.len(), contingency.predicted.len(), &close, Goal::MostPairs);
+    let chosen = assign(contingency.truth.len(), contingency.predicted.len(), &edges, Goal::MostPairsFrom(threshold));
     let pair = |&(truth, predicted, score): &Edge| MatchedPair {
         truth: contingency.truth[truth].id,
         predicted: contingency.predicted[predicted].id,
         score,
     };
-    chosen.into_iter().map(|index| pair(&close[index])).collect()
+    chosen.into_iter().map(|index| &edges[index]).filter(|edge| edge.2 >= threshold).map(pair).collect()
 }
 
 #[cfg(test)]
