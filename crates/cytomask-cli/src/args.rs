@@ -28,8 +28,8 @@ Examples:
 pub(crate) enum Command {
     /// Segment images into instance masks.
     Segment(Box<SegmentArgs>),
-    /// Score predicted label images against true ones (mSA, SA50, SA75).
-    Evaluate(EvaluateArgs),
+    /// Score predicted label images against true ones: mSA, panoptic quality, Jaccard, boundaries, objects.
+    Evaluate(Box<crate::evaluate::EvaluateArgs>),
     /// The paper's 36 datasets: list, describe, prepare.
     Datasets(crate::datasets::DatasetsArgs),
     /// List, fetch, check and convert models.
@@ -307,23 +307,6 @@ pub(crate) struct PromptArgs {
     /// A JSON or CSV file of prompts (docs/prompts.md).
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts: Option<PathBuf>,
-}
-
-#[derive(Args)]
-pub(crate) struct EvaluateArgs {
-    /// A true label image, or a folder of them.
-    pub(crate) labels: PathBuf,
-    /// The predicted label image, or a folder. `NAME_labels.tif` matches the true `NAME.*`.
-    pub(crate) predictions: PathBuf,
-    /// Write one line per image.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) csv: Option<PathBuf>,
-    /// Score an image without true and predicted objects 0, as upstream does, instead of 1.
-    #[arg(long)]
-    pub(crate) compat: bool,
-    /// Print the table as JSON on stdout.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Args)]
