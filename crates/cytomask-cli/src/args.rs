@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::batch::BatchArgs;
+use crate::exports::{Export, ExportOptions};
 
 /// Find every cell, nucleus or organoid in microscopy images.
 #[derive(Parser)]
@@ -28,6 +29,8 @@ Examples:
 pub(crate) enum Command {
     /// Segment images into instance masks.
     Segment(Box<SegmentArgs>),
+    /// Write a label image of any program as GeoJSON, ROI archive, OME-Zarr, table …
+    Convert(crate::convert::ConvertArgs),
     /// Score predicted label images against true ones: mSA, panoptic quality, Jaccard, boundaries, objects.
     Evaluate(Box<crate::evaluate::EvaluateArgs>),
     /// The paper's 36 datasets: list, describe, prepare.
@@ -83,7 +86,7 @@ pub(crate) enum Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LabelFormat {
-    /// 32-bit label TIFF, deflate.
+    /// Label TIFF, 16-bit, or 32-bit from 65,536 objects on.
     Tiff,
     /// 16-bit PNG (at most 65,535 objects).
     Png,
@@ -201,9 +204,17 @@ pub(crate) struct SegmentArgs {
     #[serde(flatten)]
     pub(crate) prompts: PromptArgs,
 
+    /// What to write, with commas between; the provenance comes with all of it. [default: tiff,overlay,csv]
+    #[arg(long = "export", value_name = "NAME", value_enum, value_delimiter = ',', help_heading = "Exports")]
+    pub(crate) exports: Vec<Export>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) export_options: ExportOptions,
+
     /// File format of the labels.
-    #[arg(long, value_enum, default_value_t = LabelFormat::Tiff)]
-    pub(crate) format: LabelFormat,
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<LabelFormat>,
 
     /// Do not draw the overlay PNG.
     #[arg(long)]

@@ -14,6 +14,7 @@ use cytomask::{Fields, Image, Phase, ReadOptions, Rgb, Segmentation, Segmenter};
 use serde_json::{Value, json};
 
 use crate::args::SegmentArgs;
+use crate::exports::Export;
 use crate::inputs::{self, Input};
 use crate::outputs::{self, Targets, write_text};
 use crate::page::{self, Row};
@@ -87,6 +88,9 @@ pub(crate) struct Batch<'a> {
     parts: Vec<AtomicU64>,
 }
 
+/// Images of more samples are let go before they are segmented, and their objects have no intensities.
+const MEASURED_SAMPLES: usize = 1 << 27;
+
 /// An image between reading and segmenting.
 pub(crate) struct Loaded {
     image: Image,
@@ -98,6 +102,8 @@ pub(crate) struct Loaded {
 
 /// An image between segmenting and writing.
 pub(crate) struct Segmented {
+    /// Kept for intensities.
+    image: Option<Image>,
     rgb: Rgb,
     segmentation: Segmentation,
     provenance: Value,
@@ -194,7 +200,7 @@ impl<'a> Batch<'a> {
             Some(_) => self.arguments.output.clone(),
             None => self.arguments.output.join(&input.folder),
         };
-        Targets::new(&output, &input.stem, self.arguments.format, !self.arguments.no_overlay)
+        Targets::new(&output, &input.stem, &outputs::chosen_exports(self.arguments))
     }
 
     fn failures_path(&self) -> PathBuf {
@@ -237,9 +243,10 @@ impl<'a> Batch<'a> {
             "objects": done.provenance["objects"],
             "seconds": done.seconds,
             "again": done.again,
-            "labels": targets.labels,
-            "overlay": targets.overlay,
-            "table": targets.table,
+            "labels": targets.labels(),
+            "overlay": targets.path(Export::Overlay),
+            "table": targets.path(Export::Csv),
+            "files": targets.files(),
             "provenance": targets.provenance,
         })
     }
@@ -376,9 +383,18 @@ impl<'a> Batch<'a> {
         let size = |axis: usize| done.provenance["input"]["size"][axis].as_u64().unwrap_or_default() as u32;
         let relative =
             |path: &Path| path.strip_prefix(&self.arguments.output).unwrap_or(path).to_string_lossy().into_owned();
-        let mut links =
-            vec![("labels".to_owned(), relative(&targets.labels)), ("table".into(), relative(&targets.table))];
-        links.extend(targets.overlay.iter().map(|path| ("overlay".to_owned(), relative(path))));
+        let mut links: Vec<(String, String)> = targets
+            .exports
+            .iter()
+            .map(|(export, path)| {
+                let what = match export {
+                    _ if Some(path.as_path()) == targets.labels() => "labels".to_owned(),
+                    Export::Csv => "table".to_owned(),
+                    export => export.name(),
+                };
+                (what, relative(path))
+            })
+            .collect();
         links.push(("provenance".into(), relative(&targets.provenance)));
         Row {
             name: input.folder.join(input.path.file_name().unwrap_or_default()).to_string_lossy().into_owned(),
@@ -393,7 +409,7 @@ impl<'a> Batch<'a> {
     /// The picture for the page, from the overlay on disk, so that it is the same whether the image was just done or before.
     fn picture(&self, targets: &Targets) -> Result<Option<Vec<u8>>> {
         let wanted = self.with_summary && self.inputs.len() <= page::PICTURES_UP_TO;
-        let overlay = targets.overlay.as_deref().filter(|_| wanted);
+        let overlay = targets.path(Export::Overlay).filter(|_| wanted);
         overlay.map(|path| page::picture(path, page::picture_side(self.inputs.len()))).transpose()
     }
 
@@ -425,7 +441,8 @@ impl<'a> Batch<'a> {
         let path = &self.inputs[index].path;
         let normalization = self.segmenter.chosen_normalization();
         let rgb = image.to_rgb(normalization).map_err(|error| error.with_path(path))?;
-        drop(image);
+        // A large image is not held through segmentation for that.
+        let image = Some(image).filter(|image| image.samples.len() <= MEASURED_SAMPLES);
         let mut tiles = (0, 1);
         let segmentation = self
             .segmenter
@@ -442,18 +459,22 @@ impl<'a> Batch<'a> {
             })
             .with_context(|| path.display().to_string())?;
         provenance["objects"] = json!(segmentation.objects.len());
-        provenance["warnings"] = json!([]);
-        Ok(Segmented { rgb, segmentation, provenance, again, seconds: seconds + start.elapsed().as_secs_f64() })
+        provenance["warnings"] = match image {
+            Some(_) => json!([]),
+            None => json!(["the image is too large to be held for intensities; they are not in the table"]),
+        };
+        Ok(Segmented { image, rgb, segmentation, provenance, again, seconds: seconds + start.elapsed().as_secs_f64() })
     }
 
     fn write_one(&self, input: &Input, segmented: Segmented) -> Result<Done> {
         let start = Instant::now();
-        let Segmented { rgb, segmentation, provenance, again, seconds } = segmented;
+        let Segmented { image, rgb, segmentation, provenance, again, seconds } = segmented;
         let targets = self.targets(input);
         if let Some(folder) = targets.provenance.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
         }
-        let provenance = targets.write(&rgb, &segmentation, provenance)?;
+        let options = &self.arguments.export_options;
+        let provenance = targets.write(&input.path, image.as_ref(), &rgb, &segmentation, options, provenance)?;
         let picture = self.picture(&targets)?;
         Ok(Done { provenance, picture, again, seconds: seconds + start.elapsed().as_secs_f64() })
     }

@@ -1,5 +1,6 @@
 //! Overlays: the image with the outline of every object.
 
+use cytomask::export::color;
 use cytomask::{Labels, Rgb};
 
 /// Overlays are enlarged by a whole factor until their longer side reaches this, so that outlines do not hide small objects.
@@ -27,24 +28,13 @@ pub(crate) fn overlay(image: &Rgb, labels: &Labels) -> ([u32; 2], Vec<u8>) {
                     .into_iter()
                     .any(|(dy, dx)| id_at(y + dy, x + dx).is_some_and(|other| other != id));
             if edge {
-                bytes.extend(hue(id));
+                bytes.extend(color::of_id(id));
             } else {
                 bytes.extend(image.samples[source..source + 3].iter().map(|&sample| sample.round() as u8));
             }
         }
     }
     ([height, width], bytes)
-}
-
-/// A bright colour; steps of the golden ratio keep successive ids far apart.
-fn hue(id: u32) -> [u8; 3] {
-    let turn = (f64::from(id) * 0.618_033_988_749_895).fract() * 6.0;
-    let part = |offset: f64| {
-        let position = (turn + offset).rem_euclid(6.0);
-        let level = (position - 3.0).abs() - 1.0;
-        (60.0 + 195.0 * level.clamp(0.0, 1.0)) as u8
-    };
-    [part(0.0), part(4.0), part(2.0)]
 }
 
 #[cfg(test)]
@@ -66,6 +56,6 @@ mod tests {
         assert_eq!(changed, 2 * (40 + 80) - 4);
         let pixel = |y: usize, x: usize| &bytes[(y * 131 * 4 + x) * 3..][..3];
         assert_eq!(pixel(39, 120), [7, 7, 7]);
-        assert_eq!(pixel(40, 120), hue(1));
+        assert_eq!(pixel(40, 120), color::of_id(1));
     }
 }

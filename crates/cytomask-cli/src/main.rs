@@ -2,11 +2,13 @@
 
 mod args;
 mod batch;
+mod convert;
 mod datasets;
 mod draw;
 mod dump;
 mod estimate;
 mod evaluate;
+mod exports;
 mod inputs;
 mod interrupt;
 mod models;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(args::normalized(std::env::args_os()));
     let outcome = match cli.command {
         Command::Segment(arguments) => segment::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Datasets(arguments) => datasets::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),

@@ -1,14 +1,14 @@
 //! What `segment` writes for one image: labels, overlay, table, provenance.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use cytomask::{Labels, ObjectRecord, Rgb, Segmentation, output, weights};
+use anyhow::Result;
+use cytomask::{Image, Rgb, Segmentation, output};
 use serde_json::{Map, Value};
 
-use crate::args::LabelFormat;
-use crate::draw;
+use crate::args::{LabelFormat, SegmentArgs};
+use crate::exports::{self, Export, ExportOptions, Subject};
+use crate::inputs;
 
 /// How the name of a provenance file ends.
 pub(crate) const PROVENANCE_SUFFIX: &str = "_provenance.json";
@@ -16,64 +16,107 @@ pub(crate) const PROVENANCE_SUFFIX: &str = "_provenance.json";
 /// Where the results of one image go.
 #[derive(Clone, Debug)]
 pub(crate) struct Targets {
-    pub(crate) labels: PathBuf,
-    pub(crate) overlay: Option<PathBuf>,
-    pub(crate) table: PathBuf,
+    /// Label images first.
+    pub(crate) exports: Vec<(Export, PathBuf)>,
     pub(crate) provenance: PathBuf,
+    stem: String,
 }
 
 impl Targets {
     /// `STEM_labels.tif` and its companions in `folder`, or the named label file with companions beside it.
-    pub(crate) fn new(output: &Path, stem: &str, format: LabelFormat, overlay: bool) -> Self {
-        let (folder, stem, labels) = match as_label_file(output) {
+    pub(crate) fn new(output: &Path, stem: &str, exports: &[Export]) -> Self {
+        let named = as_label_file(output);
+        let (folder, stem) = match named {
             Some(_) => {
                 let folder = output.parent().map_or_else(PathBuf::new, Path::to_path_buf);
                 let named =
                     output.file_stem().map_or_else(|| stem.to_owned(), |stem| stem.to_string_lossy().into_owned());
-                (folder, named, output.to_path_buf())
+                (folder, named)
             }
-            None => {
-                let extension = match format {
-                    LabelFormat::Tiff => "tif",
-                    LabelFormat::Png => "png",
-                };
-                (output.to_path_buf(), stem.to_owned(), output.join(format!("{stem}_labels.{extension}")))
-            }
+            None => (output.to_path_buf(), stem.to_owned()),
         };
-        Self {
-            labels,
-            overlay: overlay.then(|| folder.join(format!("{stem}_overlay.png"))),
-            table: folder.join(format!("{stem}_objects.csv")),
-            provenance: folder.join(format!("{stem}{PROVENANCE_SUFFIX}")),
-        }
+        let named = named.map(|format| (Export::from(format), output.to_path_buf()));
+        // The named file stands for the label image of its kind, or of the other kind where that was only a default.
+        let unnamed = |export: &&Export| named.is_none() || !matches!(export, Export::Tiff | Export::Png);
+        let others = exports.iter().filter(unnamed).map(|&export| (export, folder.join(export.file_name(&stem))));
+        let mut exports: Vec<(Export, PathBuf)> = named.iter().cloned().chain(others).collect();
+        exports.sort_by_key(|(export, _)| !export.is_label_image());
+        Self { exports, provenance: folder.join(format!("{stem}{PROVENANCE_SUFFIX}")), stem }
+    }
+
+    /// Where the file of a kind goes, if it is wanted.
+    pub(crate) fn path(&self, wanted: Export) -> Option<&Path> {
+        self.exports.iter().find(|(export, _)| *export == wanted).map(|(_, path)| path.as_path())
+    }
+
+    /// The first label image.
+    pub(crate) fn labels(&self) -> Option<&Path> {
+        self.exports.iter().find(|(export, _)| export.is_label_image()).map(|(_, path)| path.as_path())
     }
 
     /// Every file but the provenance.
     pub(crate) fn files(&self) -> Vec<&Path> {
-        let mut files = vec![self.labels.as_path(), self.table.as_path()];
-        files.extend(self.overlay.as_deref());
-        files
+        self.exports.iter().map(|(_, path)| path.as_path()).collect()
     }
 
     /// Writes everything; each file appears whole or not at all, the provenance last, with the hashes of the others as `outputs`.
-    /// So a provenance stands for a finished image: see [`crate::resume`].
-    pub(crate) fn write(&self, image: &Rgb, segmentation: &Segmentation, mut provenance: Value) -> Result<Value> {
-        write_labels(&self.labels, &segmentation.labels)?;
-        if let Some(path) = &self.overlay {
-            let (size, bytes) = draw::overlay(image, &segmentation.labels);
-            output::write_rgb_png(path, size, &bytes)?;
-        }
-        write_text(&self.table, &table(&segmentation.objects))?;
+    /// So a provenance stands for a finished image: see [`crate::resume`]. `image` is the image as read, for intensities.
+    pub(crate) fn write(
+        &self,
+        input: &Path,
+        image: Option<&Image>,
+        rgb: &Rgb,
+        segmentation: &Segmentation,
+        options: &ExportOptions,
+        mut provenance: Value,
+    ) -> Result<Value> {
+        let subject = Subject {
+            file_name: input.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            stem: self.stem.clone(),
+            labels: &segmentation.labels,
+            known: exports::columns(&segmentation.objects),
+            image,
+            rgb: Some(rgb),
+            channel_names: Vec::new(),
+            pixel_size_um: None,
+        };
+        exports::write(&self.exports, subject, options)?;
         provenance["outputs"] = Value::Object(hashes(&self.files())?);
         write_text(&self.provenance, &format!("{provenance:#}\n"))?;
         Ok(provenance)
     }
 }
 
-/// SHA-256 of files, by their names.
+/// The kinds of files the flags ask for: those of `--export`, or label image, overlay and table.
+pub(crate) fn chosen_exports(arguments: &SegmentArgs) -> Vec<Export> {
+    let format = arguments.format.map(Export::from);
+    let mut chosen = arguments.exports.clone();
+    if chosen.is_empty() {
+        chosen = vec![format.unwrap_or(Export::Tiff), Export::Overlay, Export::Csv];
+    }
+    chosen.extend(format);
+    let mut seen = Vec::new();
+    chosen.retain(|&export| {
+        let fresh = !seen.contains(&export);
+        seen.push(export);
+        fresh && !(arguments.no_overlay && export == Export::Overlay)
+    });
+    chosen
+}
+
+impl From<LabelFormat> for Export {
+    fn from(format: LabelFormat) -> Self {
+        match format {
+            LabelFormat::Tiff => Self::Tiff,
+            LabelFormat::Png => Self::Png,
+        }
+    }
+}
+
+/// SHA-256 of files and folders, by their names.
 fn hashes(files: &[&Path]) -> Result<Map<String, Value>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    files.iter().map(|path| Ok((name(path), weights::sha256_file(path)?.into()))).collect()
+    files.iter().map(|path| Ok((name(path), inputs::sha256(path)?.into()))).collect()
 }
 
 /// The label format a path names by its extension, if it names a file.
@@ -85,15 +128,6 @@ pub(crate) fn as_label_file(path: &Path) -> Option<LabelFormat> {
     }
 }
 
-fn write_labels(path: &Path, labels: &Labels) -> Result<()> {
-    match as_label_file(path) {
-        Some(LabelFormat::Png) => output::write_labels_png16(path, labels)
-            .context("write 32-bit labels instead: --format tiff (or name the output .tif)")?,
-        _ => output::write_labels_tiff(path, labels)?,
-    }
-    Ok(())
-}
-
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
     output::write_atomically(path, |writer| {
         writer
@@ -103,46 +137,20 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// One line for each object; lengths in pixels, boxes half-open.
-fn table(objects: &[ObjectRecord]) -> String {
-    let mut text = String::from(
-        "id,area_px,centroid_y,centroid_x,box_y0,box_x0,box_y1,box_x1,score,predicted_iou,stability_score,prompt_y,prompt_x\n",
-    );
-    let optional = |value: Option<f32>| value.map_or_else(String::new, |value| format!("{value:.4}"));
-    for object in objects {
-        let _ = writeln!(
-            text,
-            "{},{},{:.2},{:.2},{},{},{},{},{:.4},{},{},{},{}",
-            object.id,
-            object.area_px,
-            object.centroid[0],
-            object.centroid[1],
-            object.rect.y0,
-            object.rect.x0,
-            object.rect.y1,
-            object.rect.x1,
-            object.score,
-            optional(object.predicted_iou),
-            optional(object.stability_score),
-            object.prompt.map_or_else(String::new, |[y, _]| format!("{y:.1}")),
-            object.prompt.map_or_else(String::new, |[_, x]| format!("{x:.1}")),
-        );
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_follow_the_image_or_the_named_file() {
-        let folder = Targets::new(Path::new("out"), "cells", LabelFormat::Png, true);
-        assert_eq!(folder.labels, Path::new("out/cells_labels.png"));
-        assert_eq!(folder.overlay.as_deref(), Some(Path::new("out/cells_overlay.png")));
-        let named = Targets::new(Path::new("a/masks.tif"), "cells", LabelFormat::Png, false);
-        assert_eq!(named.labels, Path::new("a/masks.tif"));
-        assert_eq!(named.table, Path::new("a/masks_objects.csv"));
-        assert!(named.overlay.is_none());
+        let exports = [Export::Csv, Export::Png, Export::Overlay];
+        let folder = Targets::new(Path::new("out"), "cells", &exports);
+        assert_eq!(folder.labels(), Some(Path::new("out/cells_labels.png")));
+        assert_eq!(folder.path(Export::Overlay), Some(Path::new("out/cells_overlay.png")));
+        let named = Targets::new(Path::new("a/masks.tif"), "cells", &[Export::Png, Export::Csv, Export::Svg]);
+        assert_eq!(named.labels(), Some(Path::new("a/masks.tif")));
+        assert_eq!(named.path(Export::Csv), Some(Path::new("a/masks_objects.csv")));
+        assert_eq!(named.files().len(), 3);
+        assert!(named.path(Export::Overlay).is_none());
     }
 }

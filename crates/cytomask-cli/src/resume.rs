@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use cytomask::weights;
 use serde_json::Value;
 
+use crate::inputs;
 use crate::outputs::Targets;
 
 /// What of a provenance must agree. The input's path may change, its content not.
@@ -43,7 +43,7 @@ pub(crate) fn state(targets: &Targets, expected: &Value) -> State {
         let Some(hash) = found["outputs"][&name].as_str() else {
             return State::Outdated(format!("{name} is not among its results"));
         };
-        match weights::sha256_file(path) {
+        match inputs::sha256(path) {
             Ok(now) if now == hash => {}
             Ok(_) => return State::Outdated(format!("{name} was altered")),
             Err(_) => return State::Outdated(format!("{name} is missing")),
@@ -57,17 +57,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::args::LabelFormat;
+    use crate::exports::Export;
+    use cytomask::weights;
 
     #[test]
     fn only_the_same_input_settings_and_results_count() {
         let folder = tempfile::tempdir().unwrap();
-        let targets = Targets::new(folder.path(), "a", LabelFormat::Tiff, false);
+        let targets = Targets::new(folder.path(), "a", &[Export::Tiff, Export::Csv]);
         let expected =
             json!({ "version": "1", "settings": { "min_size": 3 }, "input": { "path": "a.png", "sha256": "77" } });
         assert_eq!(state(&targets, &expected), State::New);
-        std::fs::write(&targets.labels, b"labels").unwrap();
-        std::fs::write(&targets.table, b"table").unwrap();
+        let table = targets.path(Export::Csv).unwrap();
+        std::fs::write(targets.labels().unwrap(), b"labels").unwrap();
+        std::fs::write(table, b"table").unwrap();
         let mut written = expected.clone();
         written["objects"] = json!(3);
         written["outputs"] = json!({
@@ -86,12 +88,12 @@ mod tests {
         assert_eq!(with("/input/sha256", "78"), State::Outdated("the image changed".into()));
         assert_eq!(with("/settings/min_size", "4"), State::Outdated("other settings".into()));
         assert_eq!(with("/version", "2"), State::Outdated("other version".into()));
-        let with_overlay = Targets::new(folder.path(), "a", LabelFormat::Tiff, true);
+        let with_overlay = Targets::new(folder.path(), "a", &[Export::Tiff, Export::Csv, Export::Overlay]);
         assert_eq!(state(&with_overlay, &expected), State::Outdated("a_overlay.png is not among its results".into()));
 
-        std::fs::write(&targets.table, b"edited").unwrap();
+        std::fs::write(table, b"edited").unwrap();
         assert_eq!(state(&targets, &expected), State::Outdated("a_objects.csv was altered".into()));
-        std::fs::remove_file(&targets.table).unwrap();
+        std::fs::remove_file(table).unwrap();
         assert_eq!(state(&targets, &expected), State::Outdated("a_objects.csv is missing".into()));
     }
 }

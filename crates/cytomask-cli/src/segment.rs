@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::args::SegmentArgs;
 use crate::batch::Batch;
 use crate::inputs::{self, Selection};
-use crate::{estimate, outputs, settings};
+use crate::outputs::Targets;
+use crate::{estimate, exports, outputs, settings};
 
 /// Segments every image; one that fails is reported and does not stop the rest.
 pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
@@ -24,6 +25,7 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
         bail!("{}: expected a folder for the results, found a file", output.display());
     }
     inputs::refuse_same_names(&images)?;
+    exports::refuse_same_files(&Targets::new(output, "image", &outputs::chosen_exports(arguments)).exports)?;
 
     let segmenter = prepare(arguments)?;
     if arguments.dry_run {
