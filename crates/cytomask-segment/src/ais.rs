@@ -80,15 +80,34 @@ impl Ais {
         Ok(self.segment(&model.fields(&embedding)?))
     }
 
-    /// Segments the maps of an image. An object's score is the mean of the foreground map, not smoothed, over its pixels.
+    /// Segments the maps of an image: [`Ais::smooth`], [`Ais::flood`], [`Ais::finish`]. An object's score is the mean of the
+    /// foreground map, not smoothed, over its pixels.
     ///
     /// # Panics
     /// When a map does not hold `h * w` samples.
     pub fn segment(&self, fields: &Fields) -> Segmentation {
-        let foreground = gaussian(fields.size, &fields.foreground, self.foreground_smoothing);
-        let center_distance = gaussian(fields.size, &fields.center_distance, self.distance_smoothing);
-        let boundary_distance = gaussian(fields.size, &fields.boundary_distance, self.distance_smoothing);
+        self.finish(self.flood(&self.smooth(fields)), fields)
+    }
 
+    /// The maps smoothed; depends on the two smoothings only.
+    ///
+    /// # Panics
+    /// When a map does not hold `h * w` samples.
+    pub fn smooth(&self, fields: &Fields) -> Fields {
+        Fields {
+            size: fields.size,
+            foreground: gaussian(fields.size, &fields.foreground, self.foreground_smoothing),
+            center_distance: gaussian(fields.size, &fields.center_distance, self.distance_smoothing),
+            boundary_distance: gaussian(fields.size, &fields.boundary_distance, self.distance_smoothing),
+        }
+    }
+
+    /// Objects of smoothed maps, of any size; depends on the three thresholds only.
+    ///
+    /// # Panics
+    /// When a map does not hold `h * w` samples.
+    pub fn flood(&self, smoothed: &Fields) -> Labels {
+        let Fields { size, foreground, center_distance, boundary_distance } = smoothed;
         let objects: Vec<bool> =
             foreground.iter().map(|&probability| probability > self.foreground_threshold).collect();
         let is_seed = |pixel: usize| {
@@ -97,9 +116,12 @@ impl Ais {
                 && boundary_distance[pixel] < self.boundary_distance_threshold
         };
         let seeds: Vec<bool> = (0..objects.len()).map(is_seed).collect();
-        let seeds = label_mask(fields.size, &seeds, Connectivity::Eight);
+        let seeds = label_mask(*size, &seeds, Connectivity::Eight);
+        watershed(boundary_distance, &seeds, &objects)
+    }
 
-        let mut labels = watershed(&boundary_distance, &seeds, &objects);
+    /// Removes small objects and describes the rest; `fields` are the maps before smoothing. Depends on the least size only.
+    pub fn finish(&self, mut labels: Labels, fields: &Fields) -> Segmentation {
         remove_below(&mut labels, self.min_size);
         with_mean_foreground(labels, &fields.foreground)
     }

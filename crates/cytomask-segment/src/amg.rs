@@ -248,6 +248,28 @@ impl Amg {
         self.to_segmentation(proposals, &masks)
     }
 
+    /// Whether proposals made with these settings hold all that `other` would propose: the same points, crops and stability, and
+    /// filters that are no stricter. Then `other` may [`merge`](Amg::merge) them.
+    pub fn proposals_serve(&self, other: &Self) -> bool {
+        // No filter at 0 or below.
+        let lets_pass = |ours: f32, theirs: f32| ours <= 0.0 || (theirs > 0.0 && ours <= theirs);
+        lets_pass(self.pred_iou_thresh, other.pred_iou_thresh)
+            && lets_pass(self.stability_score_thresh, other.stability_score_thresh)
+            && self.decoding() == other.decoding()
+    }
+
+    /// These settings with all that matters only once the masks are there at its default.
+    fn decoding(&self) -> Self {
+        Self {
+            points_per_side: self.points_per_side,
+            stability_score_offset: self.stability_score_offset,
+            crop_n_layers: self.crop_n_layers,
+            crop_overlap_ratio: self.crop_overlap_ratio,
+            crop_n_points_downscale_factor: self.crop_n_points_downscale_factor,
+            ..Self::default()
+        }
+    }
+
     /// The whole image, then layer by layer the crops; within a layer the columns of crops from left to right.
     ///
     /// Crops of an image so small that they would lie outside it are left out.
@@ -425,6 +447,44 @@ mod tests {
     fn model() -> ScriptedModel {
         let discs = [(20.3, 30.2, 12.0), (20.1, 60.4, 14.0), (70.2, 100.3, 20.0), (95.0, 3.0, 15.0), (60.1, 31.3, 1.1)];
         ScriptedModel::new(SIZE, &discs)
+    }
+
+    #[test]
+    fn looser_proposals_serve_stricter_settings() {
+        let discs = [(48.0, 50.0, 12.0), (48.0, 73.0, 12.0), (20.0, 110.0, 7.0)];
+        let model = ScriptedModel { sharpness: 1.0, ..ScriptedModel::new([97, 131], &discs) };
+        let loose = Amg { points_per_side: 12, pred_iou_thresh: 0.4, stability_score_thresh: 0.3, ..Amg::default() };
+        let proposals = loose.propose(&model, &model.image(), &mut |_, _| ()).unwrap();
+        let mut counts = Vec::new();
+        for pred_iou_thresh in [0.4, 0.6, 0.9] {
+            for stability_score_thresh in [0.3, 0.6, 0.8] {
+                for (box_nms_thresh, min_object_size) in [(0.7, 0), (0.3, 200)] {
+                    let amg = Amg {
+                        pred_iou_thresh,
+                        stability_score_thresh,
+                        box_nms_thresh,
+                        min_object_size,
+                        ..loose.clone()
+                    };
+                    assert!(loose.proposals_serve(&amg));
+                    let plain = amg.run(&model, &model.image(), &mut |_, _| ()).unwrap();
+                    let found = amg.merge(&proposals);
+                    assert_eq!((&plain.labels, &plain.objects), (&found.labels, &found.objects), "{amg:?}");
+                    counts.push(found.objects.len());
+                }
+            }
+        }
+        assert!(counts.iter().min() < counts.iter().max(), "the settings matter: {counts:?}");
+        for other in [
+            Amg { pred_iou_thresh: 0.39, ..loose.clone() },
+            Amg { pred_iou_thresh: 0.0, ..loose.clone() },
+            Amg { stability_score_thresh: 0.2, ..loose.clone() },
+            Amg { points_per_side: 13, ..loose.clone() },
+            Amg { crop_n_layers: 1, ..loose.clone() },
+        ] {
+            assert!(!loose.proposals_serve(&other), "{other:?}");
+        }
+        assert!(Amg { pred_iou_thresh: 0.0, ..loose.clone() }.proposals_serve(&loose), "no filter lets all pass");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! [`Apg::compat`] goes back to the reference's choices. A tiled image goes through [`Apg::propose`] tile by tile
 //! and through [`Apg::merge`] once.
 
+mod known;
+
 use std::borrow::Cow;
 
 use cytomask_image::{Labels, LogitMap, Mask, Rect, Rgb};
@@ -24,6 +26,8 @@ use crate::ops::peaks::local_minima;
 use crate::ops::stability::stability_and_mask;
 use crate::ops::watershed::watershed;
 use crate::segmentation::{ObjectOrigin, Segmentation};
+
+pub use known::KnownProposals;
 
 /// How far each side of a box grows before a mask is refined with it, as a fraction of the box (fixed in the reference).
 const BOX_EXTENSION: f32 = 0.01;
@@ -234,23 +238,40 @@ impl Apg {
         derived: &[DerivedPrompt],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Proposal>, M::Error> {
+        Ok(self.answers(model, embedding, size, derived, progress)?.into_iter().flatten().collect())
+    }
+
+    /// For each prompt its proposal, if it has one.
+    fn answers<M: PromptModel>(
+        &self,
+        model: &M,
+        embedding: &M::Embedding,
+        size: [u32; 2],
+        derived: &[DerivedPrompt],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Option<Proposal>>, M::Error> {
         let prompts: Vec<Prompt> = derived.iter().map(|derived| derived.to_prompt(self.prompt_kind)).collect();
         let points: Vec<[u32; 2]> = derived.iter().map(|derived| derived.point).collect();
         let passes = if self.refine_with_box_prompts { 2 } else { 1 };
         let total = prompts.len() * passes;
 
-        let mut proposals = self.decode(model, embedding, &prompts, &points, |done| progress(done, total))?;
+        let mut answers = self.decode(model, embedding, &prompts, &points, |done| progress(done, total))?;
         if self.refine_with_box_prompts {
             if !self.compat {
-                proposals.retain(|proposal| !proposal.mask.is_empty());
+                answers.iter_mut().for_each(|answer| *answer = answer.take().filter(|found| !found.mask.is_empty()));
             }
+            let found: Vec<usize> = (0..answers.len()).filter(|&index| answers[index].is_some()).collect();
+            let proposals: Vec<&Proposal> = answers.iter().flatten().collect();
             let prompts: Vec<Prompt> =
                 proposals.iter().map(|proposal| Prompt::bounds(self.refining_box(&proposal.mask, size))).collect();
             let points: Vec<[u32; 2]> = proposals.iter().map(|proposal| proposal.point).collect();
             let before = total - prompts.len();
-            proposals = self.decode(model, embedding, &prompts, &points, |done| progress(before + done, total))?;
+            let refined = self.decode(model, embedding, &prompts, &points, |done| progress(before + done, total))?;
+            for (index, answer) in found.into_iter().zip(refined) {
+                answers[index] = answer;
+            }
         }
-        Ok(proposals)
+        Ok(answers)
     }
 
     /// Suppresses and paints the proposals of an image of `size`, of all its tiles together.
@@ -306,7 +327,7 @@ impl Apg {
         }
     }
 
-    /// One proposal for every prompt, in order.
+    /// For every prompt, in order, its best mask.
     fn decode<M: PromptModel>(
         &self,
         model: &M,
@@ -314,18 +335,18 @@ impl Apg {
         prompts: &[Prompt],
         points: &[[u32; 2]],
         mut progress: impl FnMut(usize),
-    ) -> Result<Vec<Proposal>, M::Error> {
+    ) -> Result<Vec<Option<Proposal>>, M::Error> {
         let batch_size = self.batch_size.max(1);
         let mut proposals = Vec::with_capacity(prompts.len());
         for (prompts, points) in prompts.chunks(batch_size).zip(points.chunks(batch_size)) {
             let decoded = model.decode(embedding, prompts, self.multimasking)?;
-            let chosen: Vec<(Candidate, [u32; 2])> = decoded
-                .into_iter()
-                .zip(points)
-                .filter_map(|(candidates, &point)| Some((best_of(candidates)?, point)))
-                .collect();
             // Masks at image size, here, so that no more than a batch of logits is held.
-            proposals.par_extend(chosen.into_par_iter().map(|(candidate, point)| self.proposal(&candidate, point)));
+            proposals.par_extend(
+                decoded
+                    .into_par_iter()
+                    .zip(points)
+                    .map(|(candidates, &point)| best_of(candidates).map(|candidate| self.proposal(&candidate, point))),
+            );
             progress(proposals.len());
         }
         Ok(proposals)
