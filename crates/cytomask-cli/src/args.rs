@@ -23,6 +23,7 @@ Examples:
   cytomask segment images/ -o results --mode ais  a whole folder, decoder + watershed only (faster)
   cytomask segment he.png -o results -m vit_b_histopathology.pt
   cytomask evaluate truth/ results/ --csv scores.csv
+  cytomask tune images/ truth/ -o tuned
   cytomask models list";
 
 #[derive(Subcommand)]
@@ -35,6 +36,8 @@ pub(crate) enum Command {
     Evaluate(Box<crate::evaluate::EvaluateArgs>),
     /// The paper's 36 datasets: list, describe, prepare.
     Datasets(crate::datasets::DatasetsArgs),
+    /// Find the settings that suit labelled images, and show whether the gain is real.
+    Tune(crate::tune::TuneArgs),
     /// List, fetch, check and convert models.
     Models(ModelsArgs),
     /// Train or fine-tune a model on images and label images.

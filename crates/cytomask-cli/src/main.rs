@@ -22,6 +22,7 @@ mod segment;
 mod settings;
 #[cfg(feature = "train")]
 mod train;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Datasets(arguments) => datasets::run(&arguments),
+        Command::Tune(arguments) => tune::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
         #[cfg(feature = "train")]
         Command::Train(arguments) => train::run(&arguments),

@@ -258,6 +258,17 @@ impl Amg {
             && self.decoding() == other.decoding()
     }
 
+    /// Settings whose proposals serve these and `other` ([`Amg::proposals_serve`]); none when they differ in points or crops.
+    #[must_use]
+    pub fn looser_of(&self, other: &Self) -> Option<Self> {
+        // At 0 or below nothing is filtered, so the smaller threshold is always the looser.
+        (self.decoding() == other.decoding()).then(|| Self {
+            pred_iou_thresh: self.pred_iou_thresh.min(other.pred_iou_thresh),
+            stability_score_thresh: self.stability_score_thresh.min(other.stability_score_thresh),
+            ..self.clone()
+        })
+    }
+
     /// These settings with all that matters only once the masks are there at its default.
     fn decoding(&self) -> Self {
         Self {
@@ -485,6 +496,10 @@ mod tests {
             assert!(!loose.proposals_serve(&other), "{other:?}");
         }
         assert!(Amg { pred_iou_thresh: 0.0, ..loose.clone() }.proposals_serve(&loose), "no filter lets all pass");
+        let other = Amg { pred_iou_thresh: 0.3, stability_score_thresh: 0.9, ..loose.clone() };
+        let both = loose.looser_of(&other).unwrap();
+        assert!(both.proposals_serve(&loose) && both.proposals_serve(&other) && !loose.proposals_serve(&other));
+        assert_eq!(loose.looser_of(&Amg { points_per_side: 13, ..loose.clone() }), None);
     }
 
     #[test]

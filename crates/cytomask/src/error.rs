@@ -59,6 +59,12 @@ impl From<cytomask_image::Error> for Error {
     }
 }
 
+impl From<cytomask_eval::Error> for Error {
+    fn from(error: cytomask_eval::Error) -> Self {
+        Self::wrapping(ErrorKind::Setting, error)
+    }
+}
+
 impl From<cytomask_weights::Error> for Error {
     fn from(error: cytomask_weights::Error) -> Self {
         Self::wrapping(ErrorKind::Weights, error)

@@ -180,25 +180,8 @@ fn tile_pixels<'a>(image: &'a Rgb, tile: &Tile) -> Cow<'a, Rgb> {
 /// # Errors
 /// `Setting` when the results are not those of one strategy and image.
 pub fn merge(strategy: &Strategy, size: [u32; 2], results: Vec<TileResult>) -> Result<Segmentation, Error> {
-    let mixed = || Error::new(ErrorKind::Setting, "tile results of different strategies or images");
     match strategy {
-        Strategy::Ais(ais) => {
-            let pixels = size[0] as usize * size[1] as usize;
-            let mut whole = Fields {
-                size,
-                foreground: vec![0.0; pixels],
-                center_distance: vec![1.0; pixels],
-                boundary_distance: vec![1.0; pixels],
-            };
-            for result in results {
-                let TileResult::Fields(inner, maps) = result else { return Err(mixed()) };
-                if maps.size != inner.size() || inner.y1 > size[0] || inner.x1 > size[1] {
-                    return Err(mixed());
-                }
-                paste(&mut whole, &maps, inner);
-            }
-            Ok(ais.segment(&whole))
-        }
+        Strategy::Ais(ais) => Ok(ais.segment(&join_fields(size, results)?)),
         Strategy::Apg(apg) => {
             let mut all = Vec::new();
             for result in results {
@@ -214,6 +197,29 @@ pub fn merge(strategy: &Strategy, size: [u32; 2], results: Vec<TileResult>) -> R
             _ => Err(mixed()),
         },
     }
+}
+
+/// The decoder maps of an image of `size` from those of its tiles' inner parts.
+pub(crate) fn join_fields(size: [u32; 2], parts: Vec<TileResult>) -> Result<Fields, Error> {
+    let pixels = size[0] as usize * size[1] as usize;
+    let mut whole = Fields {
+        size,
+        foreground: vec![0.0; pixels],
+        center_distance: vec![1.0; pixels],
+        boundary_distance: vec![1.0; pixels],
+    };
+    for part in parts {
+        let TileResult::Fields(inner, maps) = part else { return Err(mixed()) };
+        if maps.size != inner.size() || inner.y1 > size[0] || inner.x1 > size[1] {
+            return Err(mixed());
+        }
+        paste(&mut whole, &maps, inner);
+    }
+    Ok(whole)
+}
+
+fn mixed() -> Error {
+    Error::new(ErrorKind::Setting, "tile results of different strategies or images")
 }
 
 fn crop_fields(fields: &Fields, rect: Rect) -> Fields {

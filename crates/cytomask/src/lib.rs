@@ -13,6 +13,7 @@
 //! [`job`] holds the same work in pieces, for programs that spread tiles over machines.
 
 pub mod batch;
+mod each;
 pub mod embedded;
 mod error;
 mod estimate;
@@ -22,6 +23,7 @@ mod segmenter;
 mod settings;
 mod settings_file;
 mod strategy;
+pub mod tune;
 
 pub use cytomask_datasets as datasets;
 pub use cytomask_eval as eval;

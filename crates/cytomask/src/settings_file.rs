@@ -59,6 +59,24 @@ impl SettingsFile {
         serde_json::from_slice(&bytes).map_err(|error| wrong(format!("not a settings file: {error}")))
     }
 
+    /// A strategy with all its settings, chosen for `model` by this version of the program.
+    ///
+    /// # Errors
+    /// `Weights` when the model's file can no longer be read.
+    pub fn new(strategy: &Strategy, model: &Model, tuned: Option<Value>) -> Result<Self, Error> {
+        let settings = match strategy.settings() {
+            Value::Object(settings) => settings,
+            _ => Map::new(),
+        };
+        Ok(Self {
+            version: Some(env!("CARGO_PKG_VERSION").into()),
+            model: Some(SettingsModel { name: model.name().into(), sha256: Some(crate::model_sha256(model)?) }),
+            mode: strategy.name().into(),
+            settings,
+            tuned,
+        })
+    }
+
     /// The strategy for `model`.
     ///
     /// # Errors

@@ -56,3 +56,56 @@ fn tiles_of_a_prepared_image_too() {
     let prepared = tiled(Ais::default().into()).prepare(nothing, &mut |_| {}).unwrap();
     assert_eq!(prepared.segment(&Ais::default().into(), &mut |_| {}).unwrap().labels.size(), [0, 5]);
 }
+
+/// Settings that differ in every part of each strategy.
+fn many(model: &Model) -> Vec<Strategy> {
+    let settings = [
+        ("amg", r#"{ "points_per_side": 5, "pred_iou_thresh": 0.5, "stability_score_thresh": 0.7 }"#),
+        (
+            "amg",
+            r#"{ "points_per_side": 5, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.8, "box_nms_thresh": 0.3 }"#,
+        ),
+        ("ais", r#"{ "center_distance_threshold": 0.3, "min_size": 400 }"#),
+        ("ais", r#"{ "center_distance_threshold": 0.3, "min_size": 0 }"#),
+        ("ais", r#"{ "distance_smoothing": 3.0, "boundary_distance_threshold": 0.7 }"#),
+        ("apg", r#"{ "min_size": 400, "nms_threshold": 0.5 }"#),
+        ("apg", r#"{ "center_distance_threshold": 0.3, "intersection_over_min": true, "min_score": 0.0 }"#),
+        ("apg", r#"{ "prompt_kind": "point", "multimasking": true, "min_score": 0.2 }"#),
+        ("apg", r#"{ "prompt_kind": "point", "refine_with_box_prompts": true, "mask_threshold": "auto" }"#),
+    ];
+    let strategy = |(mode, text): (&str, &str)| {
+        Strategy::from_settings(mode, &serde_json::from_str(text).unwrap(), model).unwrap()
+    };
+    settings.map(strategy).to_vec()
+}
+
+#[test]
+fn many_settings_at_once_give_what_each_gives_alone() {
+    let model = model();
+    let all = many(&model);
+    for (tiles, strategies) in [(None, &all[..]), (Some([64, 64]), &all[2..])] {
+        let segmenter = Segmenter::new(model.clone()).tile_shape(tiles).halo([16, 16]);
+        let prepared = segmenter.prepare(discs(), &mut |_| {}).unwrap();
+        let at_once = prepared.segment_each(strategies, &|index, found| (index, found)).unwrap();
+        assert_eq!(at_once.len(), strategies.len());
+        let mut counts = Vec::new();
+        for (strategy, (index, found)) in strategies.iter().zip(&at_once) {
+            let plain = Segmenter::new(model.clone()).tile_shape(tiles).halo([16, 16]).strategy(strategy.clone());
+            let plain = plain.run_rgb(&discs(), None, &mut |_| {}).unwrap();
+            assert_eq!(plain.labels, found.labels, "{index}: {strategy:?}");
+            counts.push(found.objects.len());
+        }
+        assert!(counts.iter().min() < counts.iter().max(), "the settings matter: {counts:?}");
+        let again = prepared.segment_each(strategies, &|_, found| found.labels).unwrap();
+        assert!(again.iter().zip(&at_once).all(|(again, (_, first))| *again == first.labels));
+    }
+}
+
+#[test]
+fn one_setting_that_fails_fails_the_whole() {
+    let model = model();
+    let prepared = Segmenter::new(model).tile_shape(Some([64, 64])).prepare(discs(), &mut |_| {}).unwrap();
+    let strategies = [Strategy::from(Ais::default()), Strategy::Prompted(Default::default(), Vec::new())];
+    assert!(prepared.segment_each(&strategies, &|_, _| ()).is_err(), "given prompts have no tiles");
+    assert_eq!(prepared.segment_each(&strategies[..1], &|index, _| index).unwrap(), [0]);
+}

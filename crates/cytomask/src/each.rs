@@ -1,0 +1,198 @@
+//! Many settings on one prepared image, each part of the work done once for all settings that share it.
+//!
+//! | mode | once an image | once for settings that share | for every setting |
+//! |---|---|---|---|
+//! | AMG | the grid's masks, by the loosest filters | – | filters, suppression, painting |
+//! | AIS | joined maps | smoothed maps; watershed | least size |
+//! | APG | each prompt's mask | derived prompts | suppression, painting |
+//!
+//! As µSAM's `initialize` and `generate`, and finer. The settings of a group run in parallel, and each result goes to the caller and
+//! away, so that memory holds a few label images, not one a setting.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cytomask_segment::amg::Proposals;
+use cytomask_segment::apg::KnownProposals;
+use cytomask_segment::{Ais, Amg, Apg, Segmentation};
+use rayon::prelude::*;
+
+use crate::job::{self, TileResult};
+use crate::{Error, Prepared, Strategy};
+
+/// Answers of the network that outlive one call.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// AMG's proposals for the whole image, with the settings they were made by.
+    grids: Vec<(Amg, Proposals)>,
+    /// APG's, tile by tile.
+    prompts: Vec<KnownProposals>,
+}
+
+/// Finished results by the index of their strategy.
+struct Results<'a, T> {
+    visit: &'a (dyn Fn(usize, Segmentation) -> T + Sync),
+    found: Mutex<Vec<Option<T>>>,
+}
+
+impl<T> Results<'_, T> {
+    fn put(&self, index: usize, segmentation: Segmentation) {
+        let value = (self.visit)(index, segmentation);
+        lock(&self.found)[index] = Some(value);
+    }
+}
+
+impl Prepared {
+    /// Segments the image by each of the strategies and hands each result, with its strategy's index, to `visit`, in no certain
+    /// order and from several threads. Returns what `visit` returned, in the order of the strategies. Each result is that of
+    /// [`Prepared::segment`].
+    ///
+    /// # Errors
+    /// As [`Prepared::segment`].
+    pub fn segment_each<T: Send>(
+        &self,
+        strategies: &[Strategy],
+        visit: &(dyn Fn(usize, Segmentation) -> T + Sync),
+    ) -> Result<Vec<T>, Error> {
+        let results = Results { visit, found: Mutex::new(strategies.iter().map(|_| None).collect()) };
+        let (mut amg, mut ais, mut apg) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, strategy) in strategies.iter().enumerate() {
+            match strategy {
+                // Only an image of one tile has all its grid's masks in one frame.
+                Strategy::Amg(settings) if self.tiles.len() == 1 => amg.push((index, settings)),
+                Strategy::Ais(settings) if !self.tiles.is_empty() => ais.push((index, settings)),
+                Strategy::Apg(settings) if !self.tiles.is_empty() => apg.push((index, settings)),
+                other => results.put(index, self.segment(other, &mut |_| {})?),
+            }
+        }
+        self.each_amg(&amg, &results)?;
+        self.each_ais(&ais, &results)?;
+        self.each_apg(&apg, &results)?;
+        let found = results.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Asks the network what AMG with these settings will need, so that a later [`Prepared::segment_each`] with any part of them
+    /// need not ask again. The settings of other modes ask as they come.
+    ///
+    /// # Errors
+    /// As [`Prepared::segment`].
+    pub fn expect(&self, strategies: &[Strategy]) -> Result<(), Error> {
+        let amg = strategies.iter().filter_map(|strategy| match strategy {
+            Strategy::Amg(amg) if self.tiles.len() == 1 => Some(amg),
+            _ => None,
+        });
+        let mut answers = std::mem::take(&mut *lock(&self.answers));
+        let decoded = self.decode_grids(&mut answers, amg);
+        *lock(&self.answers) = answers;
+        decoded
+    }
+
+    /// Makes sure that for each of the settings there are proposals.
+    fn decode_grids<'a>(&self, answers: &mut Answers, wanted: impl Iterator<Item = &'a Amg>) -> Result<(), Error> {
+        let mut missing: Vec<Amg> = Vec::new();
+        for amg in wanted {
+            if answers.grids.iter().any(|(made, _)| made.proposals_serve(amg)) {
+                continue;
+            }
+            match missing.iter_mut().find_map(|other| other.looser_of(amg).map(|both| (other, both))) {
+                Some((other, both)) => *other = both,
+                None => missing.push(amg.clone()),
+            }
+        }
+        for loosest in missing {
+            let embedding = &self.tiles[0].embedding;
+            let proposals = loosest.propose_encoded(&self.model, &self.image, embedding, &mut |_, _| {})?;
+            answers.grids.push((loosest, proposals));
+        }
+        Ok(())
+    }
+
+    fn each_amg<T: Send>(&self, settings: &[(usize, &Amg)], results: &Results<'_, T>) -> Result<(), Error> {
+        // Taken out while the threads work: a thread that waits for its own lock would wait for ever.
+        let mut answers = std::mem::take(&mut *lock(&self.answers));
+        let decoded = self.decode_grids(&mut answers, settings.iter().map(|(_, amg)| *amg));
+        if decoded.is_ok() {
+            settings.par_iter().for_each(|&(index, amg)| {
+                if let Some((_, proposals)) = answers.grids.iter().find(|(made, _)| made.proposals_serve(amg)) {
+                    results.put(index, amg.merge(proposals));
+                }
+            });
+        }
+        *lock(&self.answers) = answers;
+        decoded
+    }
+
+    fn each_ais<T: Send>(&self, settings: &[(usize, &Ais)], results: &Results<'_, T>) -> Result<(), Error> {
+        let Some((_, first)) = settings.first() else { return Ok(()) };
+        let strategy = Strategy::Ais(**first);
+        let of_tile = |tile| job::segment_tile(&self.model, &strategy, &self.image, tile, &mut |_, _| {});
+        let parts = self.tiles.iter().map(of_tile).collect::<Result<Vec<TileResult>, Error>>()?;
+        let fields = job::join_fields(self.size(), parts)?;
+        let smoothing = |ais: &Ais| [ais.foreground_smoothing, ais.distance_smoothing];
+        for same_maps in groups(settings, |a, b| smoothing(a) == smoothing(b)) {
+            let smoothed = same_maps[0].1.smooth(&fields);
+            let but_for_size = |ais: &Ais| Ais { min_size: 0, ..*ais };
+            groups(&same_maps, |a, b| but_for_size(a) == but_for_size(b)).par_iter().for_each(|same_objects| {
+                let labels = same_objects[0].1.flood(&smoothed);
+                for &(index, ais) in same_objects {
+                    results.put(index, ais.finish(labels.clone(), &fields));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn each_apg<T: Send>(&self, settings: &[(usize, &Apg)], results: &Results<'_, T>) -> Result<(), Error> {
+        let same_proposals = groups(settings, |a, b| a.proposing() == b.proposing());
+        // The maps first, so that no two threads compute them.
+        for tile in &self.tiles {
+            tile.fields(&self.model)?;
+        }
+        let derived = same_proposals
+            .par_iter()
+            .map(|group| {
+                let of_tile = |tile| job::tile_prompts(group[0].1, tile, &self.model);
+                self.tiles.iter().map(of_tile).collect::<Result<Vec<_>, Error>>()
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+
+        let mut answers = std::mem::take(&mut *lock(&self.answers));
+        answers.prompts.resize_with(self.tiles.len(), KnownProposals::default);
+        let mut work = || -> Result<(), Error> {
+            for (group, prompts) in same_proposals.iter().zip(&derived) {
+                let mut found = Vec::with_capacity(self.tiles.len());
+                for ((tile, prompts), known) in self.tiles.iter().zip(prompts).zip(&mut answers.prompts) {
+                    let (apg, size) = (group[0].1, tile.tile.outer.size());
+                    let proposals =
+                        apg.propose_new(&self.model, &tile.embedding, size, prompts, known, &mut |_, _| {})?;
+                    found.push(job::tile_proposals(tile, proposals));
+                }
+                group.par_iter().try_for_each(|&(index, apg)| {
+                    results.put(index, job::merge(&Strategy::Apg(apg.clone()), self.size(), found.clone())?);
+                    Ok::<(), Error>(())
+                })?;
+            }
+            Ok(())
+        };
+        let outcome = work();
+        *lock(&self.answers) = answers;
+        outcome
+    }
+}
+
+/// A poisoned lock guards nothing half-done here: values are put in whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Settings that are alike in some respect, in the order they come.
+fn groups<'a, S>(settings: &[(usize, &'a S)], alike: impl Fn(&S, &S) -> bool) -> Vec<Vec<(usize, &'a S)>> {
+    let mut groups: Vec<Vec<(usize, &S)>> = Vec::new();
+    for &(index, setting) in settings {
+        match groups.iter_mut().find(|group| alike(group[0].1, setting)) {
+            Some(group) => group.push((index, setting)),
+            None => groups.push(vec![(index, setting)]),
+        }
+    }
+    groups
+}
