@@ -12,6 +12,7 @@ use cytomask::{ErrorKind, Image, Labels, Normalization, ReadOptions, Rgb, Segmen
 use serde_json::json;
 
 use crate::args::{Mode, ModelArgs};
+use crate::inputs::{Input, Selection};
 use crate::outputs::write_text;
 use crate::progress::{Progress, print, say};
 use crate::{inputs, settings};
@@ -180,17 +181,16 @@ fn pairs(images: &Path, labels: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
     if images.is_file() && labels.is_file() {
         return Ok(vec![(images.to_path_buf(), labels.to_path_buf())]);
     }
-    let images = inputs::images(&[images.to_path_buf()])?;
+    let images = inputs::select(&[images.to_path_buf()], &Selection::default())?;
     inputs::refuse_same_names(&images)?;
     let found = inputs::images_in(labels)?;
-    let label_of = |image: PathBuf| {
-        let name = inputs::stem(&image);
-        let of_image =
-            |label: &&PathBuf| inputs::stem(label) == name || inputs::stem(label) == format!("{name}_labels");
+    let label_of = |image: Input| {
+        let (path, name) = (image.path, image.stem);
+        let of_image = |label: &&PathBuf| [name.clone(), format!("{name}_labels")].contains(&inputs::stem(label));
         let label = found.iter().find(of_image).with_context(|| {
-            format!("{}: no labels named {name} or {name}_labels in {}", image.display(), labels.display())
+            format!("{}: no labels named {name} or {name}_labels in {}", path.display(), labels.display())
         })?;
-        Ok((image, label.clone()))
+        Ok((path, label.clone()))
     };
     images.into_iter().map(label_of).collect()
 }
