@@ -45,3 +45,23 @@ impl From<Labels> for LabelStack {
         Self { size: [1, h, w], data: labels.into_vec() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_ids_must_be_that_of_the_pixels() {
+        assert_eq!(LabelStack::from_vec([2, 1, 3], vec![4; 6]).unwrap().as_slice(), [4; 6]);
+        let error = LabelStack::from_vec([2, 1, 3], vec![4; 5]).unwrap_err();
+        assert_eq!(error.to_string(), "label stack: expected the pixels of [2, 1, 3], found 5");
+        assert!(LabelStack::from_vec([u32::MAX; 3], Vec::new()).is_err());
+    }
+
+    #[test]
+    fn an_image_is_a_stack_of_one_plane() {
+        let labels = Labels::from_vec([2, 3], vec![0, 1, 2, 3, 4, 5]).unwrap();
+        let stack = LabelStack::from(labels.clone());
+        assert_eq!((stack.size(), stack.into_vec()), ([1, 2, 3], labels.into_vec()));
+    }
+}
