@@ -1,12 +1,12 @@
 """Writes fixtures/datasets/: containers as h5py, numpy and zarr write them, and rasters and resampling by their libraries.
 
-Versions: h5py 3.16.0, zarr 3.1.6, numpy 2.4.6, scikit-image 0.26.0, pycocotools 2.0, safetensors 0.8.0. Seed 0.
+Versions: h5py 3.16.0, zarr 3.1.6, numpy 2.4.6, scikit-image 0.26.0, pycocotools 2.0.11, numcodecs 0.16.6, safetensors 0.8.0. Seed 0.
 
 Pixels follow formulas that the tests repeat: raw(z, y, x) = (7 z + 3 y + x) % 250, labels(z, y, x) = 1 + z % 2 + y // 2 * 8 + x // 2,
 0 in the first row, with label -1 in the last row of label_with_ignore.
 
 image.h5      raw/serum_IgG/s0, raw/nuclei/s0 (raw at z = 0 and 1), labels/cells/s0, [12, 14]; gzip, as Covid-IF
-volume.h5     raw, label, label_with_ignore, [101, 6, 14]; gzip, chunked, as PlantSeg and MouseEmbryos
+volume.h5     raw, label, label_with_ignore, [101, 6, 18]; gzip, chunked, as PlantSeg and MouseEmbryos
 tissuenet.npz X [3, 12, 14, 2] f32, y [3, 12, 14, 2] i32, meta (pickled), as tissuenet_v1.1_test.npz
 images.zip    test/image_0000.zarr and image_0001.zarr: raw/rgb [3, 12, 14], labels/cell [12, 14]; version 2, gzip, one chunk; and
               tiles.zarr/raw [2, 12, 14] in chunks of [1, 5, 8], zlib
@@ -47,8 +47,8 @@ def hdf5():
             file.create_dataset(key, data=raw(2, 12, 14)[number].astype("uint16"), compression="gzip")
         file.create_dataset("labels/cells/s0", data=labels(1, 12, 14)[0].astype("uint32"), compression="gzip")
     with h5py.File(OUT / "volume.h5", "w") as file:
-        file.create_dataset("raw", data=raw(101, 6, 14).astype("uint8"), compression="gzip", chunks=(20, 4, 14))
-        own = labels(101, 6, 14)
+        file.create_dataset("raw", data=raw(101, 6, 18).astype("uint8"), compression="gzip", chunks=(20, 4, 18))
+        own = labels(101, 6, 18)
         file.create_dataset("label", data=own.astype("uint16"), compression="gzip")
         own[:, -1] = -1
         file.create_dataset("label_with_ignore", data=own.astype("int64"), compression="gzip", shuffle=True)

@@ -13,6 +13,8 @@ mod archive;
 mod document;
 mod error;
 mod formats;
+#[cfg(test)]
+mod golden;
 mod ops;
 mod paper;
 mod pattern;

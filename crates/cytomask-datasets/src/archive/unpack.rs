@@ -142,7 +142,9 @@ impl<R: Read> Read for Bounded<R> {
 const TOO_MUCH: &str = "it unpacks to more than the limits allow";
 
 fn stream_error(format: &str, source: std::io::Error) -> Error {
-    if source.to_string().contains(TOO_MUCH) {
+    // The second text is the zip crate's.
+    let text = source.to_string();
+    if text.contains(TOO_MUCH) || text.contains("larger than its declared") {
         return Error::new(ErrorKind::Unsafe, format!("{format}: {TOO_MUCH}"));
     }
     match source.kind() {
