@@ -7,7 +7,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::batch::BatchArgs;
+use crate::choose::ChooseArgs;
 use crate::exports::{Export, ExportOptions};
+use crate::inspect::InspectArgs;
 
 /// Find every cell, nucleus or organoid in microscopy images.
 #[derive(Parser)]
@@ -30,6 +32,8 @@ Examples:
 pub(crate) enum Command {
     /// Segment images into instance masks.
     Segment(Box<SegmentArgs>),
+    /// Say what a file holds (axes, channels, pixel size, ranges) and what `segment` would do with it.
+    Inspect(Box<InspectArgs>),
     /// Write a label image of any program as GeoJSON, ROI archive, OME-Zarr, table …
     Convert(crate::convert::ConvertArgs),
     /// Score predicted label images against true ones: mSA, panoptic quality, Jaccard, boundaries, objects.
@@ -95,17 +99,46 @@ pub(crate) enum LabelFormat {
     Png,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+/// How samples become 0–255.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Normalize {
     /// What the model was trained with.
     Model,
     /// µSAM's minimum–maximum per channel, truncated to 8 bit.
     Minmax,
-    /// 0.1–99.9 percentiles per channel.
-    Percentile,
+    /// Two percentiles per channel.
+    Percentile([f64; 2]),
+    /// Given limits, for all channels.
+    Range([f64; 2]),
     /// Samples are 0–255 already and stay as they are.
     None,
+}
+
+/// `model`, `minmax`, `percentile`, `percentile:1,99.8`, `range:100,4000` or `none`.
+fn normalize(text: &str) -> Result<Normalize, String> {
+    let (name, limits) = text.split_once(':').map_or((text, None), |(name, limits)| (name, Some(limits)));
+    let pair = |limits: &str| -> Result<[f64; 2], String> {
+        let parsed: Option<Vec<f64>> =
+            limits.split(',').map(|part| part.trim().parse::<f64>().ok().filter(|value| value.is_finite())).collect();
+        let pair = parsed.and_then(|numbers| <[f64; 2]>::try_from(numbers).ok()).filter(|[low, high]| low < high);
+        pair.ok_or_else(|| format!("{name}: expected LOW,HIGH with LOW below HIGH, found {limits:?}"))
+    };
+    match (name, limits) {
+        ("model", None) => Ok(Normalize::Model),
+        ("minmax", None) => Ok(Normalize::Minmax),
+        ("none", None) => Ok(Normalize::None),
+        ("percentile", None) => Ok(Normalize::Percentile([0.1, 99.9])),
+        ("percentile", Some(limits)) => {
+            let [low, high] = pair(limits)?;
+            let inside = low >= 0.0 && high <= 100.0;
+            if inside { Ok(Normalize::Percentile([low, high])) } else { Err("percentile: expected 0 to 100".into()) }
+        }
+        ("range", Some(limits)) => pair(limits).map(Normalize::Range),
+        ("range", None) => Err("range: expected range:LOW,HIGH".into()),
+        _ => Err(format!(
+            "expected model, minmax, percentile, percentile:LOW,HIGH, range:LOW,HIGH or none, found {text:?}"
+        )),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -146,7 +179,7 @@ pub(crate) struct ModelArgs {
 /// change a result, or is told there in another way, is skipped.
 #[derive(Args, Serialize)]
 pub(crate) struct SegmentArgs {
-    /// Images (PNG, JPEG, TIFF) or folders of images.
+    /// Images (PNG, JPEG, BMP, TIFF, NPY, OME-Zarr) or folders of images.
     #[arg(required = true, value_name = "IMAGE")]
     #[serde(skip)]
     pub(crate) images: Vec<PathBuf>,
@@ -169,14 +202,19 @@ pub(crate) struct SegmentArgs {
     #[serde(skip)]
     pub(crate) mode: Mode,
 
-    /// Page of a multi-page TIFF, counted from 0.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) page: u32,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) choose: ChooseArgs,
 
-    /// How samples become 0–255.
-    #[arg(long, value_enum, default_value_t = Normalize::Model)]
+    /// How samples become 0–255: what the model was trained with, µSAM's minimum–maximum, percentiles (0.1 and 99.9, or any two),
+    /// given limits, or not at all. One conversion for the whole image.
+    #[arg(long, value_name = "model|minmax|percentile[:LOW,HIGH]|range:LOW,HIGH|none", default_value = "model", value_parser = normalize)]
     #[serde(skip)]
     pub(crate) normalize: Normalize,
+
+    /// Skip tiles whose grey levels (0–255) span less than this between their 1st and 99th percentile. Off without it.
+    #[arg(long = "skip_empty", value_name = "LEVELS")]
+    pub(crate) skip_empty: Option<f32>,
 
     /// Tile height and width for large images, e.g. 384,384; 0 for no tiles. [default: by model]
     #[arg(long = "tile_shape", value_name = "Y,X", value_parser = pair)]
@@ -511,6 +549,16 @@ mod tests {
         let given = ["cytomask", "segment", "a_b.png", "--dry_run", "--min-size=4", "--nms_threshold", "0.5"];
         let found = normalized(given.iter().map(OsString::from));
         assert_eq!(found, ["cytomask", "segment", "a_b.png", "--dry-run", "--min_size=4", "--nms_threshold", "0.5"]);
+    }
+
+    #[test]
+    fn normalisations_have_limits() {
+        assert_eq!(normalize("percentile"), Ok(Normalize::Percentile([0.1, 99.9])));
+        assert_eq!(normalize("percentile:1,99.5"), Ok(Normalize::Percentile([1.0, 99.5])));
+        assert_eq!(normalize("range:-5,4000"), Ok(Normalize::Range([-5.0, 4000.0])));
+        for wrong in ["range", "range:5,5", "range:1", "percentile:0,101", "minmax:1,2", "auto"] {
+            assert!(normalize(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cytomask::batch::{Event, Failure, Limits, Outcome, Read, Work};
-use cytomask::{Fields, Image, Phase, ReadOptions, Rgb, Segmentation, Segmenter};
+use cytomask::{Fields, Image, Phase, Resolved, Rgb, ScaleChoice, Segmentation, Segmenter, Selected, Selection};
 use serde_json::{Value, json};
 
 use crate::args::SegmentArgs;
@@ -21,7 +21,7 @@ use crate::page::{self, Row};
 use crate::progress::{print, say};
 use crate::report::{LogFormat, Reporter};
 use crate::resume::{self, State};
-use crate::{Exit, FAILED, interrupt, segment};
+use crate::{Exit, FAILED, choose, interrupt, segment};
 
 /// Which of many images, and how they are worked through. None of it changes a result.
 #[derive(Args, Debug, Default)]
@@ -78,6 +78,8 @@ pub(crate) struct Batch<'a> {
     segmenter: &'a Segmenter,
     inputs: &'a [Input],
     fields: Option<Fields>,
+    /// Which part of every file.
+    selection: Selection,
     /// What provenances must say of program, model and settings.
     identity: Value,
     /// Whether there is a page and a list of failures.
@@ -94,6 +96,7 @@ const MEASURED_SAMPLES: usize = 1 << 27;
 /// An image between reading and segmenting.
 pub(crate) struct Loaded {
     image: Image,
+    from: Resolved,
     expected: Value,
     /// Why earlier results do not count.
     again: Option<String>,
@@ -127,6 +130,7 @@ impl<'a> Batch<'a> {
             segmenter,
             inputs,
             fields: arguments.fields.as_deref().map(segment::read_fields).transpose()?,
+            selection: choose::selection(&arguments.choose)?,
             identity: segment::identity(arguments, segmenter)?,
             with_summary: into_folder && (inputs.len() > 1 || arguments.images.iter().any(|path| path.is_dir())),
             reporter: Reporter::new(arguments.batch.log, inputs.len()),
@@ -428,24 +432,26 @@ impl<'a> Batch<'a> {
             State::Outdated(why) => Some(why),
             State::New => None,
         };
-        let options = ReadOptions { page: self.arguments.page, ..ReadOptions::default() };
-        let image = Image::open(&input.path, &options)?;
+        let Selected { image, from } = self.selection.read(&input.path)?;
         expected["input"]["size"] = json!(image.size);
         expected["input"]["channels"] = json!(image.channels);
-        Ok(Read::Loaded(Loaded { image, expected, again, seconds: start.elapsed().as_secs_f64() }))
+        expected["input"]["pixel_size_um"] = json!(from.pixel_size_um);
+        Ok(Read::Loaded(Loaded { image, from, expected, again, seconds: start.elapsed().as_secs_f64() }))
     }
 
     fn segment_one(&self, index: usize, loaded: Loaded) -> Result<Segmented> {
         let start = Instant::now();
-        let Loaded { image, expected: mut provenance, again, seconds } = loaded;
+        let Loaded { image, from, expected: mut provenance, again, seconds } = loaded;
         let path = &self.inputs[index].path;
         let normalization = self.segmenter.chosen_normalization();
         let rgb = image.to_rgb(normalization).map_err(|error| error.with_path(path))?;
         // A large image is not held through segmentation for that.
         let image = Some(image).filter(|image| image.samples.len() <= MEASURED_SAMPLES);
         let mut tiles = (0, 1);
-        let segmentation = self
-            .segmenter
+        let scaled = from.scale().map(|scale| self.segmenter.with_scale(ScaleChoice::Fixed(scale)));
+        let segmentation = scaled
+            .as_ref()
+            .unwrap_or(self.segmenter)
             .run_rgb(&rgb, self.fields.as_ref(), &mut |phase| match phase {
                 Phase::Tile { done, total } => {
                     tiles = (done, total);
@@ -459,10 +465,12 @@ impl<'a> Batch<'a> {
             })
             .with_context(|| path.display().to_string())?;
         provenance["objects"] = json!(segmentation.objects.len());
-        provenance["warnings"] = match image {
-            Some(_) => json!([]),
-            None => json!(["the image is too large to be held for intensities; they are not in the table"]),
-        };
+        let mut warnings = from.warnings.clone();
+        warnings.extend(from.contradictions(&segmentation));
+        if image.is_none() {
+            warnings.push("the image is too large to be held for intensities; they are not in the table".into());
+        }
+        provenance["warnings"] = json!(warnings);
         Ok(Segmented { image, rgb, segmentation, provenance, again, seconds: seconds + start.elapsed().as_secs_f64() })
     }
 
@@ -494,7 +502,7 @@ impl Work for Batch<'_> {
 
     fn memory_bytes(&self, index: usize) -> Result<u64, String> {
         let estimate = || {
-            let size = cytomask::header_size(&self.inputs[index].path, self.arguments.page)?;
+            let size = cytomask::header_size(&self.inputs[index].path, self.arguments.choose.page.unwrap_or(0))?;
             let tiles = self.segmenter.plan(size, 1.0)?.len();
             let strategy = self.segmenter.chosen_strategy();
             anyhow::Ok(cytomask::memory_bytes(self.segmenter.model(), strategy, size, tiles))

@@ -15,7 +15,7 @@ pub(crate) fn run(arguments: &SegmentArgs, segmenter: &Segmenter, images: &[Path
     let device = settings::device(arguments.model.device);
     let (mut seconds, mut memory) = (0.0, 0);
     let mut rows = Vec::new();
-    for (path, size) in segment::sizes(images, arguments.page) {
+    for (path, size) in segment::sizes(images, &crate::choose::selection(&arguments.choose)?) {
         let row = match size.and_then(|size| Ok((size, segmenter.plan(size, 1.0)?.len()))) {
             Ok((size, tiles)) => {
                 let cost = cytomask::estimate(segmenter.model(), segmenter.chosen_strategy(), size, tiles, device);

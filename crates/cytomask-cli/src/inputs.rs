@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::outputs;
 
 /// Extensions looked for in folders. A file named on the command line is opened whatever it is called.
-const EXTENSIONS: [&str; 5] = ["png", "tif", "tiff", "jpg", "jpeg"];
+const EXTENSIONS: [&str; 8] = ["png", "tif", "tiff", "jpg", "jpeg", "bmp", "npy", "btf"];
 
 /// One image to segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,8 @@ impl Selection {
 pub(crate) fn select(named: &[PathBuf], selection: &Selection) -> Result<Vec<Input>> {
     let mut found = Vec::new();
     for root in named {
-        if !root.is_dir() {
+        // An OME-Zarr image is a folder, but one image.
+        if !root.is_dir() || cytomask::is_image_folder(root) {
             found.push(Input { path: root.clone(), folder: PathBuf::new(), stem: stem(root) });
             continue;
         }
@@ -102,7 +103,12 @@ fn walk(root: &Path, below: &Path, selection: &Selection, found: &mut Vec<Input>
     let results = earlier_results(&folder, &entries);
     for (name, is_folder) in entries {
         let (path, inner) = (folder.join(&name), below.join(&name));
-        if is_folder {
+        if is_folder && cytomask::is_image_folder(&path) {
+            let chosen = selection.patterns.is_empty() || selection.takes(&inner);
+            if chosen && !results.contains(&name) {
+                found.push(Input { stem: stem(&path), path, folder: below.to_path_buf() });
+            }
+        } else if is_folder {
             let is_output = || selection.output.is_some() && path.canonicalize().ok() == selection.output;
             if selection.recursive && !is_output() {
                 walk(root, &inner, selection, found)?;

@@ -2,6 +2,7 @@
 
 mod args;
 mod batch;
+mod choose;
 mod convert;
 mod datasets;
 mod draw;
@@ -10,6 +11,7 @@ mod estimate;
 mod evaluate;
 mod exports;
 mod inputs;
+mod inspect;
 mod interrupt;
 mod models;
 mod outputs;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(args::normalized(std::env::args_os()));
     let outcome = match cli.command {
         Command::Segment(arguments) => segment::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Datasets(arguments) => datasets::run(&arguments),

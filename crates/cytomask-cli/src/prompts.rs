@@ -56,9 +56,16 @@ pub(crate) fn collect(arguments: &PromptArgs) -> Result<Vec<Prompt>> {
     Ok(prompts)
 }
 
+/// Prompt files of more bytes are refused: a million points take about 30 MB.
+const LARGEST_FILE: u64 = 256 << 20;
+
 /// Reads a prompt file by its extension.
 pub(crate) fn read(path: &Path) -> Result<Vec<Prompt>> {
     let name = path.display();
+    let length = std::fs::metadata(path).with_context(|| format!("{name}: cannot read the prompts"))?.len();
+    if length > LARGEST_FILE {
+        bail!("{name}: expected prompts of at most {LARGEST_FILE} bytes, found {length}");
+    }
     let text = std::fs::read_to_string(path).with_context(|| format!("{name}: cannot read the prompts"))?;
     let extension = path.extension().and_then(|text| text.to_str()).unwrap_or_default().to_lowercase();
     let prompts = match extension.as_str() {
@@ -154,6 +161,36 @@ mod tests {
         assert_eq!(prompts[1].bounds, Some(BoxPrompt { y0: 20.0, x0: 10.0, y1: 40.0, x1: 30.0 }));
         assert_eq!(prompts[2].bounds, Some(BoxPrompt { y0: 1.0, x0: 2.0, y1: 3.0, x1: 4.0 }));
         assert!(from_json(r#"[{"point": [1, 2]}]"#).is_err());
+    }
+
+    /// Random changes of good files: whatever comes out, nothing panics.
+    #[test]
+    fn changed_prompts_are_harmless() {
+        let json = r#"[{"points": [{"y": 1, "x": 2}, [4, 3, 0]]}, {"box": [10, 20, 30, 40]}]"#;
+        let csv = "object,y,x,label,y0,x0,y1,x1\na,1,2,1,,,,\nb,,,,5,6,7,8\n";
+        let mut state = 7_u64;
+        let mut random = |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % limit
+        };
+        for _ in 0..4000 {
+            for (text, parse) in [(json, from_json as fn(&str) -> Result<Vec<Prompt>>), (csv, from_csv)] {
+                let mut bytes = text.as_bytes().to_vec();
+                for _ in 0..=random(4) {
+                    let at = random(bytes.len());
+                    match random(4) {
+                        0 => bytes[at] = b"0123456789-+eE.,[]{}\"\n "[random(24)],
+                        1 => bytes[at] = random(128) as u8,
+                        2 => {
+                            let copy = bytes[at..].to_vec();
+                            bytes.splice(at..at, copy);
+                        }
+                        _ => bytes.truncate(at + 1),
+                    }
+                }
+                let _ = parse(&String::from_utf8_lossy(&bytes));
+            }
+        }
     }
 
     #[test]

@@ -3,19 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cytomask::{Fields, Image, Model, ReadOptions, Segmenter};
+use cytomask::{Fields, Model, Segmenter, Selection};
 use serde_json::{Value, json};
 
 use crate::args::SegmentArgs;
 use crate::batch::Batch;
-use crate::inputs::{self, Selection};
 use crate::outputs::Targets;
-use crate::{estimate, exports, outputs, settings};
+use crate::{estimate, exports, inputs, outputs, settings};
 
 /// Segments every image; one that fails is reported and does not stop the rest.
 pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
     let (output, batch) = (&arguments.output, &arguments.batch);
-    let selection = Selection::new(&batch.pattern, &batch.exclude, batch.recursive, output)?;
+    let selection = inputs::Selection::new(&batch.pattern, &batch.exclude, batch.recursive, output)?;
     let images = inputs::select(&arguments.images, &selection)?;
     if outputs::as_label_file(output).is_some() {
         if images.len() != 1 {
@@ -47,9 +46,21 @@ fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
     let device = settings::device(arguments.model.device);
     let mut model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
     model = with_scale(model, &arguments.scale)?;
+    if arguments.choose.diameter.is_some() || arguments.choose.diameter_um.is_some() {
+        if arguments.scale != "auto" {
+            bail!("--diameter and --scale both say how large the image is seen; give one of them");
+        }
+        if model.scale().is_none() {
+            bail!(
+                "--diameter: {} always sees its longer side as 1024 pixels; use --tile_shape to enlarge",
+                model.name()
+            );
+        }
+    }
     let strategy = settings::strategy(arguments, &model)?;
     let normalization = settings::normalization(arguments.normalize, &model);
-    let mut segmenter = Segmenter::new(model).strategy(strategy).normalization(normalization);
+    let mut segmenter =
+        Segmenter::new(model).strategy(strategy).normalization(normalization).skip_empty(arguments.skip_empty);
     if let Some(shape) = arguments.tile_shape {
         segmenter = segmenter.tile_shape((shape != [0, 0]).then_some(shape));
     }
@@ -122,7 +133,11 @@ pub(crate) fn read_fields(path: &Path) -> Result<Fields> {
 }
 
 /// The images a dry run looks at, with their sizes.
-pub(crate) fn sizes(images: &[PathBuf], page: u32) -> Vec<(&PathBuf, Result<[u32; 2]>)> {
-    let options = ReadOptions { page, ..ReadOptions::default() };
-    images.iter().map(|path| (path, Image::open(path, &options).map(|image| image.size).map_err(Into::into))).collect()
+pub(crate) fn sizes<'a>(images: &'a [PathBuf], selection: &Selection) -> Vec<(&'a PathBuf, Result<[u32; 2]>)> {
+    let size = |path: &PathBuf| {
+        let source = selection.open(path)?;
+        selection.resolve(source.description()).with_context(|| path.display().to_string())?;
+        Ok(source.description().size)
+    };
+    images.iter().map(|path| (path, size(path))).collect()
 }

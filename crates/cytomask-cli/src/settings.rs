@@ -68,7 +68,8 @@ pub(crate) fn normalization(choice: Normalize, model: &Model) -> Normalization {
     match choice {
         Normalize::Model => model.normalization(),
         Normalize::Minmax => Normalization::MicroSam,
-        Normalize::Percentile => Normalization::Percentile { low: 0.1, high: 99.9 },
+        Normalize::Percentile([low, high]) => Normalization::Percentile { low, high },
+        Normalize::Range([low, high]) => Normalization::Range { low, high },
         Normalize::None => Normalization::EightBit,
     }
 }

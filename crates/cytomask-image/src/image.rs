@@ -71,6 +71,13 @@ pub enum Normalization {
         /// 0–100, at least `low`.
         high: f64,
     },
+    /// `low` to 0, `high` to 255 in every channel, clipped, not rounded: the same for all images of a series.
+    Range {
+        /// Becomes 0.
+        low: f64,
+        /// Becomes 255; above `low`.
+        high: f64,
+    },
     /// Samples are 0–255 already and are taken as they are.
     EightBit,
 }
@@ -129,6 +136,7 @@ impl Image {
             match normalization {
                 Normalization::MicroSam => stretch_micro_sam(&mut channel_samples),
                 Normalization::Percentile { low, high } => stretch_percentile(&mut channel_samples, low, high)?,
+                Normalization::Range { low, high } => stretch_range(&mut channel_samples, low, high)?,
                 Normalization::EightBit => {}
             }
             for (pixel, &value) in samples.chunks_exact_mut(3).zip(&channel_samples) {
@@ -187,16 +195,30 @@ fn stretch_percentile(channel: &mut [f32], low: f64, high: f64) -> Result<()> {
         channel.fill(0.0);
         return Ok(());
     }
-    let range = (high - low).max(1e-6 * high.abs().max(1.0));
+    stretch(channel, low, (high - low).max(1e-6 * high.abs().max(1.0)));
+    Ok(())
+}
+
+/// `low` to 0 and `low + range` to 255.
+fn stretch(channel: &mut [f32], low: f64, range: f64) {
     for value in channel {
         // numpy keeps the clipped quotient in f64 and rounds once, after the multiplication.
         *value = (((f64::from(*value) - low) / range).clamp(0.0, 1.0) * 255.0) as f32;
     }
+}
+
+/// Given limits to 0 and 255.
+fn stretch_range(channel: &mut [f32], low: f64, high: f64) -> Result<()> {
+    if !(low.is_finite() && high.is_finite() && low < high) {
+        let message = format!("range: expected finite low < high, found low {low} and high {high}");
+        return Err(Error::new(ErrorKind::Value, message));
+    }
+    stretch(channel, low, high - low);
     Ok(())
 }
 
 /// numpy's `percentile` with linear interpolation; reorders `values`, which must be finite and not empty.
-fn percentile(values: &mut [f32], percent: f64) -> f64 {
+pub(crate) fn percentile(values: &mut [f32], percent: f64) -> f64 {
     let position = (values.len() - 1) as f64 * (percent / 100.0);
     let index = (position.floor() as usize).min(values.len() - 1);
     let fraction = position - index as f64;
@@ -226,6 +248,20 @@ impl Rgb {
             samples.extend_from_slice(&self.samples[(row + rect.x0 as usize) * 3..(row + rect.x1 as usize) * 3]);
         }
         Self { size: rect.size(), samples }
+    }
+
+    /// How much there is to see in the part of `rect` inside the image: the largest difference of the 99th and the 1st percentile of a
+    /// channel. 0 where there are no pixels.
+    pub fn contrast(&self, rect: Rect) -> f32 {
+        let part = self.crop(rect);
+        if part.samples.is_empty() {
+            return 0.0;
+        }
+        let of_channel = |channel: usize| {
+            let mut values: Vec<f32> = part.samples[channel..].iter().step_by(3).copied().collect();
+            (percentile(&mut values, 99.0) - percentile(&mut values, 1.0)) as f32
+        };
+        (0..3).map(of_channel).fold(0.0, f32::max)
     }
 
     /// The size [`Rgb::resize_longest_side`] gives an image of `size`: `int(extent * scale + 0.5)`, at least 1.
@@ -342,6 +378,25 @@ mod tests {
         assert_eq!(percentile(&mut values, 12.25), 12.25);
         assert_eq!(percentile(&mut values, 100.0), 100.0);
         assert_eq!(percentile(&mut [7.0], 50.0), 7.0);
+    }
+
+    #[test]
+    fn given_limits_are_clipped_to() {
+        let rgb = |low, high| image(1, &[50.0, 100.0, 300.0, 900.0]).to_rgb(Normalization::Range { low, high });
+        let grey: Vec<f32> = rgb(100.0, 500.0).unwrap().samples.into_iter().step_by(3).collect();
+        assert_eq!(grey, [0.0, 0.0, 127.5, 255.0]);
+        assert_eq!(rgb(5.0, 5.0).unwrap_err().kind(), ErrorKind::Value);
+    }
+
+    #[test]
+    fn contrast_ignores_a_hot_pixel() {
+        let mut samples = vec![7.0; 3 * 400];
+        samples[30] = 255.0;
+        let rgb = Rgb { size: [20, 20], samples };
+        assert_eq!(rgb.contrast(Rect::whole([20, 20])), 0.0);
+        let ramp = Rgb { size: [1, 101], samples: (0..101).flat_map(|v| [v as f32, 0.0, 0.0]).collect() };
+        assert_eq!(ramp.contrast(Rect::whole([1, 101])), 98.0);
+        assert_eq!(ramp.contrast(Rect { y0: 5, x0: 0, y1: 6, x1: 1 }), 0.0);
     }
 
     #[test]

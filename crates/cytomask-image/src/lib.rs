@@ -12,6 +12,7 @@ mod label_stack;
 mod labels;
 mod mask;
 pub mod output;
+mod overview;
 mod read;
 mod rect;
 mod resample;
@@ -30,6 +31,7 @@ pub use output::{
     TiffNotes, WriteSeek, write_atomically, write_folder_atomically, write_labels_png16, write_labels_tiff,
     write_labels_tiff_with, write_rgb_png, write_rgba_png,
 };
+pub use overview::{Basis, Statistics};
 pub use read::{ReadOptions, read_label_stack, read_labels};
 pub use rect::Rect;
 pub use resample::resize_bilinear;

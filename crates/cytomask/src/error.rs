@@ -35,6 +35,13 @@ impl Error {
         self.kind
     }
 
+    /// Puts the file or place in front.
+    #[must_use]
+    pub(crate) fn with_context(mut self, context: impl std::fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
     fn wrapping(kind: ErrorKind, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { kind, message: source.to_string(), source: Some(Box::new(source)) }
     }

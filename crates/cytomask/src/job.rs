@@ -175,6 +175,25 @@ fn tile_pixels<'a>(image: &'a Rgb, tile: &Tile) -> Cow<'a, Rgb> {
     if tile.inner == Rect::whole(image.size) { Cow::Borrowed(image) } else { Cow::Owned(image.crop(tile.outer)) }
 }
 
+/// What a tile without objects contributes; `None` for strategies that are not tiled.
+pub fn empty_tile(strategy: &Strategy, tile: &Tile) -> Option<TileResult> {
+    match strategy {
+        Strategy::Ais(_) => {
+            let size = tile.inner.size();
+            let pixels = tile.inner.area() as usize;
+            let maps = Fields {
+                size,
+                foreground: vec![0.0; pixels],
+                center_distance: vec![1.0; pixels],
+                boundary_distance: vec![1.0; pixels],
+            };
+            Some(TileResult::Fields(tile.inner, maps))
+        }
+        Strategy::Apg(_) => Some(TileResult::Proposals(Vec::new())),
+        Strategy::Amg(_) | Strategy::Prompted(..) => None,
+    }
+}
+
 /// Joins the results of all tiles of an image of `size`, in any order.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ mod estimate;
 pub mod job;
 pub mod prepared;
 mod segmenter;
+pub mod selection;
 mod settings;
 mod settings_file;
 mod strategy;
@@ -29,9 +30,9 @@ pub use cytomask_datasets as datasets;
 pub use cytomask_eval as eval;
 pub use cytomask_export as export;
 pub use cytomask_image::{
-    Description, Error as ImageError, ErrorKind as ImageErrorKind, IMAGE_EXTENSIONS, Image, LabelStack, Labels, Mask,
-    Normalization, PlaneIndex, Projection, ReadOptions, Rect, Rgb, SampleType, Source, Tile, header_size,
-    is_image_folder, output, read_label_stack, read_labels, tiles,
+    Basis, Description, Error as ImageError, ErrorKind as ImageErrorKind, IMAGE_EXTENSIONS, Image, LabelStack, Labels,
+    Mask, Normalization, PlaneIndex, Projection, ReadOptions, Rect, Rgb, SampleType, Source, Statistics, Tile,
+    header_size, is_image_folder, output, read_label_stack, read_labels, tiles,
 };
 pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
 pub use cytomask_segment::ops::nms::Overlap;
@@ -46,6 +47,7 @@ pub use error::{Error, ErrorKind};
 pub use estimate::{Estimate, estimate, memory_bytes};
 pub use prepared::Prepared;
 pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
+pub use selection::{ChannelChoice, Diameter, Resolved, Selected, Selection};
 pub use settings_file::{SettingsFile, SettingsModel};
 pub use strategy::Strategy;
 

@@ -90,6 +90,7 @@ pub struct Segmenter {
     normalization: Option<Normalization>,
     tile_shape: Option<Option<[u32; 2]>>,
     halo: Option<[u32; 2]>,
+    skip_empty: Option<f32>,
 }
 
 impl Segmenter {
@@ -104,7 +105,7 @@ impl Segmenter {
     /// Takes an opened model, with the strategy and settings that suit it.
     pub fn new(model: Model) -> Self {
         let strategy = Strategy::default_for(&model);
-        Self { model, strategy, normalization: None, tile_shape: None, halo: None }
+        Self { model, strategy, normalization: None, tile_shape: None, halo: None, skip_empty: None }
     }
 
     /// Chooses another strategy.
@@ -133,6 +134,27 @@ impl Segmenter {
     pub fn halo(mut self, halo: [u32; 2]) -> Self {
         self.halo = Some(halo);
         self
+    }
+
+    /// Chooses whether tiles without signal are skipped: those whose grey levels (0–255, after the conversion all tiles share) span less
+    /// than `levels` between their 1st and 99th percentile in every channel. `None`, the default, skips nothing.
+    #[must_use]
+    pub fn skip_empty(mut self, levels: Option<f32>) -> Self {
+        self.skip_empty = levels;
+        self
+    }
+
+    /// The same segmenter seeing images at another scale; a network without a choice stays as it is.
+    #[must_use]
+    pub fn with_scale(&self, scale: ScaleChoice) -> Self {
+        Self {
+            model: self.model.with_scale(scale),
+            strategy: self.strategy.clone(),
+            normalization: self.normalization,
+            tile_shape: self.tile_shape,
+            halo: self.halo,
+            skip_empty: self.skip_empty,
+        }
     }
 
     /// The model.
@@ -181,6 +203,12 @@ impl Segmenter {
         let mut results = Vec::with_capacity(tiles.len());
         for (done, tile) in tiles.iter().enumerate() {
             report(Phase::Tile { done, total: tiles.len() });
+            if self.skip_empty.is_some_and(|levels| image.contrast(tile.outer) < levels)
+                && let Some(nothing) = job::empty_tile(&self.strategy, tile)
+            {
+                results.push(nothing);
+                continue;
+            }
             let mut prompts = |done, total| report(Phase::Prompts { done, total });
             results.push(job::run_tile(&model, &self.strategy, image, tile, fields, &mut prompts)?);
         }

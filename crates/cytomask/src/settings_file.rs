@@ -113,6 +113,32 @@ mod tests {
 
     use super::*;
 
+    /// Random changes of a good file: whatever comes out, nothing panics.
+    #[test]
+    fn changed_files_are_harmless() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.json");
+        let text = r#"{ "mode": "ais", "settings": { "min_size": 40, "foreground_threshold": 0.5 }, "model": { "name": "a" } }"#;
+        let mut state = 7_u64;
+        let mut random = |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % limit
+        };
+        for _ in 0..1000 {
+            let mut bytes = text.as_bytes().to_vec();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                bytes[at] = b"0123456789-e.,[]{}\"x "[random(21)];
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            if let Ok(file) = SettingsFile::read(&path) {
+                let settings = Value::Object(file.settings);
+                let _ = Strategy::from(crate::Ais::default()).with_settings(&settings);
+                let _ = Strategy::from(crate::Apg::default()).with_settings(&settings);
+            }
+        }
+    }
+
     #[test]
     fn a_file_says_what_is_wrong_with_it() {
         let folder = tempfile::tempdir().unwrap();

@@ -75,6 +75,17 @@ fn check_size(size: [u32; 2]) -> Result<()> {
     Ok(())
 }
 
+/// A file that claims more pixels than its bytes can hold would take memory for nothing. A byte of deflate stands for at most 1032 bytes
+/// (8256 one-bit pixels), one of JPEG for some 340 pixels.
+fn check_plausible(format: &str, [h, w]: [u32; 2], length: u64) -> Result<()> {
+    let pixels = u64::from(h) * u64::from(w);
+    if pixels / 8300 > length {
+        let message = format!("{format}: the file is cut short: {length} bytes cannot hold {h} × {w} pixels");
+        return Err(Error::new(ErrorKind::Format, message));
+    }
+    Ok(())
+}
+
 /// Tells a damaged file from a disk that cannot be read.
 fn io_error(format: &str, error: std::io::Error) -> Error {
     match error.kind() {
@@ -102,6 +113,7 @@ pub(super) fn open_png(input: &mut Input, purpose: Purpose) -> Result<Opened> {
     let size = [header.height, header.width];
     let stored_depth = header.bit_depth;
     check_size(size)?;
+    check_plausible("PNG", size, input.length())?;
     let mut reader = decoder.read_info().map_err(failed)?;
     let length = reader.output_buffer_size().ok_or_else(|| Error::new(ErrorKind::Value, "the image is too large"))?;
     let mut bytes = vec![0; length];
@@ -152,6 +164,7 @@ pub(super) fn open_jpeg(input: &mut Input) -> Result<Opened> {
     // The format has 16 bits for each.
     let size = [height as u32, width as u32];
     check_size(size)?;
+    check_plausible("JPEG", size, input.length())?;
     // The decoder fills what is missing with grey, so a file cut short is found by its missing end marker. In coded data 0xFF is
     // always followed by a stuffed zero, so only the marker itself looks like it.
     let scan = encoded.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap_or(0);

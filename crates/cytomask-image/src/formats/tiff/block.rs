@@ -17,6 +17,9 @@ use crate::{Error, ErrorKind, Rect, Result, SampleType};
 /// A decoded block may take this much at most.
 const LARGEST_BLOCK: u64 = 1 << 31;
 
+/// A JPEG block may take this much at most: its decoder takes memory beforehand.
+const LARGEST_JPEG: u64 = 1 << 28;
+
 /// Samples a pixel may have at most.
 const MOST_SAMPLES: u64 = 4096;
 
@@ -162,7 +165,17 @@ impl Frame {
 
     fn check(&self) -> Result<()> {
         let row_bits = u64::from(self.block[1]) * u64::from(self.bits) * u64::from(self.block_samples());
-        if row_bits.div_ceil(8).saturating_mul(u64::from(self.block[0])) > LARGEST_BLOCK && self.compression != 1 {
+        let bytes = row_bits.div_ceil(8).saturating_mul(u64::from(self.block[0]));
+        // What is not packed is read row by row; a file of a petabyte is none.
+        let limit = match self.compression {
+            1 => 1 << 50,
+            7 => LARGEST_JPEG,
+            _ => LARGEST_BLOCK,
+        };
+        if bytes > limit && self.compression == 1 {
+            return Err(damaged(format!("{} × {} pixels in one block", self.block[0], self.block[1])));
+        }
+        if bytes > limit {
             return Err(unsupported(format!(
                 "blocks of {} × {} pixels; save it in tiles",
                 self.block[0], self.block[1]
@@ -260,7 +273,7 @@ impl Frame {
 
     /// Bytes of a whole uncompressed page.
     pub(super) fn page_bytes(&self) -> u64 {
-        self.row_bytes() as u64 * u64::from(self.size[0])
+        (self.row_bytes() as u64).saturating_mul(u64::from(self.size[0]))
     }
 
     /// Canonical samples of one channel inside `rect`. `key` tells this frame's blocks from others' in `cache`; `skip` bytes are
@@ -299,6 +312,10 @@ impl Frame {
                 let bottom = ((block_y + 1) * block_h).min(rect.y1 as usize);
                 let left = (block_x * block_w).max(rect.x0 as usize);
                 let right = ((block_x + 1) * block_w).min(rect.x1 as usize);
+                if self.is_sparse(index) {
+                    // Never written: zeros, as they are already.
+                    continue;
+                }
                 let (in_y, in_x) = (top - block_y * block_h, left - block_x * block_w);
                 let (count, length) = (bottom - top, right - left);
                 let decoded;
@@ -341,10 +358,6 @@ impl Frame {
     ) -> Result<Vec<u8>> {
         let pixel = self.dtype.bytes() * self.block_samples() as usize;
         let mut bytes = Vec::new();
-        if self.is_sparse(index) {
-            bytes.resize(rows.len() * columns.len() * pixel, 0);
-            return Ok(bytes);
-        }
         // What lies behind the page's own bytes was checked against the file's length when the planes were found.
         if skip == 0 && (rows.end * self.row_bytes()) as u64 > self.counts[index] {
             return Err(cut_short());
@@ -377,19 +390,15 @@ impl Frame {
         let rows = self.rows(index);
         let expected = self.stored_bytes(index);
         let samples = self.block_samples() as usize;
-        let mut bytes = if self.is_sparse(index) {
-            vec![0; expected]
-        } else {
-            let packed = tiff.input.read(self.offsets[index], self.counts[index])?;
-            match self.compression {
-                1 if packed.len() < expected => return Err(cut_short()),
-                1 => packed[..expected].to_vec(),
-                5 => codec::lzw(&packed, expected)?,
-                7 => self.jpeg(packed, rows)?,
-                8 | 32_946 => codec::zlib(&packed, expected)?,
-                32_773 => codec::packbits(&packed, expected)?,
-                _ => codec::zstd(&packed, expected)?,
-            }
+        let packed = tiff.input.read(self.offsets[index], self.counts[index])?;
+        let mut bytes = match self.compression {
+            1 if packed.len() < expected => return Err(cut_short()),
+            1 => packed[..expected].to_vec(),
+            5 => codec::lzw(&packed, expected)?,
+            7 => self.jpeg(packed, rows)?,
+            8 | 32_946 => codec::zlib(&packed, expected)?,
+            32_773 => codec::packbits(&packed, expected)?,
+            _ => codec::zstd(&packed, expected)?,
         };
         let row_bytes = self.row_bytes();
         match self.predictor {

@@ -10,7 +10,7 @@ use crate::source::{Description, PlaneIndex};
 use crate::{Error, ErrorKind, Result};
 
 /// Planes a file may have at most.
-const MOST_PLANES: u64 = 1 << 24;
+const MOST_PLANES: u64 = 1 << 22;
 
 /// Where the pixels of a smaller resolution are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +172,9 @@ fn from_ome(tiff: &mut Tiff, image: &ome::OmeImage, purpose: Purpose) -> Result<
         _ => image.times,
     };
     let total = u64::from(image.times) * u64::from(image.depth) * u64::from(image.channels / samples);
+    if total > pages as u64 {
+        return Err(damaged(format!("the metadata name {total} planes, the file has {pages} pages")));
+    }
     let mut map = PlaneMap::new(image.times, image.depth, image.channels)?;
     let whole = [ome::TiffData { page: None, first: [0; 3], count: None }];
     let entries = if image.planes.is_empty() { &whole[..] } else { &image.planes[..] };

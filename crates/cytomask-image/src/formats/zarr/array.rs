@@ -246,8 +246,10 @@ impl Array {
                 let number = self.number(&position);
                 let chunk = cache.get((level, number), || self.chunk_at(&position))?;
                 if out.is_empty() {
-                    // Only now is the file known to hold anything.
-                    out = vec![0; h * w * width];
+                    out = self.fill.iter().copied().cycle().take(h * w * width).collect();
+                }
+                if chunk.is_empty() {
+                    continue;
                 }
                 let top = start[0].max(chunk_y * step[0]);
                 let left = start[1].max(chunk_x * step[1]);
@@ -273,17 +275,16 @@ impl Array {
         position.iter().zip(grid).fold(0, |number, (index, count)| number.wrapping_mul(count).wrapping_add(*index))
     }
 
-    /// Canonical samples of an inner chunk; fill values where nothing was written.
+    /// Canonical samples of an inner chunk; none where nothing was written.
     fn chunk_at(&self, position: &[u64]) -> Result<Vec<u8>> {
         let samples = product(&self.inner) as usize;
         let expected = samples * self.dtype.bytes();
         let per_file: Vec<u64> = self.chunk.iter().zip(&self.inner).map(|(chunk, inner)| chunk / inner).collect();
         let file: Vec<u64> = position.iter().zip(&per_file).map(|(index, count)| index / count).collect();
         let path = self.folder.join(self.key.path(&file));
-        let blank = || Ok(self.fill.iter().copied().cycle().take(expected).collect());
         let handle = match File::open(&path) {
             Ok(handle) => handle,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return blank(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::new(ErrorKind::Io, "cannot read").with_source(error).with_path(&path)),
         };
         let failed = |error: Error| error.with_path(&path);
@@ -299,7 +300,7 @@ impl Array {
                     position.iter().zip(&per_file).fold(0, |number, (index, count)| number * count + index % count);
                 match shard.find(&mut input, within, self.inner_in_shard()).map_err(failed)? {
                     Some((offset, length)) => input.read(offset, length).map_err(failed)?,
-                    None => return blank(),
+                    None => return Ok(Vec::new()),
                 }
             }
         };
