@@ -4,13 +4,16 @@
 #   bench/tune.sh DATA [OUT]
 #
 # DATA holds SOURCE/images and SOURCE/labels with equal file stems. SOURCES and MODES choose others; MORE is handed to
-# `cytomask tune`. OUT/SOURCE-MODE holds what `tune` wrote.
+# `cytomask tune`. OUT/SOURCE-MODE holds what `tune` wrote. The table's second line:
+#
+#   MODES=apg MORE="--held_out 0.5 --range boundary_distance_threshold=0.4:0.7:0.1 --range min_size=25,50,100,200 \
+#       --range min_score=0.3:0.6:0.1" bench/tune.sh DATA
 set -euo pipefail
 data=${1:?folder with SOURCE/images and SOURCE/labels}
 out=${2:-out/tune}
 mkdir -p "$out"
 cytomask=${CYTOMASK:-"$(dirname "$0")/../target/release/cytomask"}
-sources=${SOURCES:-"cellpose_test usiigaci_train"}
+sources=${SOURCES:-"cellpose_test"}
 modes=${MODES:-"ais apg"}
 more=${MORE:-"--held_out 0.5 --seed 0"}
 
