@@ -193,12 +193,15 @@ def read_svg(path, truth):
 
 def largest_error(table, truth):
     """The largest relative difference to skimage's measurements, and where."""
-    properties = sorted({name.split("-")[0] for name in COLUMNS.values()})
+    columns = dict(COLUMNS)
+    if max(truth.shape) > 10_000:
+        del columns["feret_max_px"]  # skimage compares all pairs of border points: 73 GB for the widest object
+    properties = sorted({name.split("-")[0] for name in columns.values()})
     expected = pandas.DataFrame(regionprops_table(truth.astype("int64"), properties=["label", *properties]))
     assert (table["id"] == expected["label"]).all()
     errors = {
         ours: float((np.abs(table[ours] - expected[theirs]) / np.maximum(np.abs(expected[theirs]), 1)).max())
-        for ours, theirs in COLUMNS.items()
+        for ours, theirs in columns.items()
     }
     worst = max(errors, key=errors.get)
     return errors[worst], f"{worst} differs by {errors[worst]:.0e}"
