@@ -52,6 +52,8 @@ pub struct MethodSummary {
     pub sa75: f64,
     /// F1 at IoU 0.5, averaged.
     pub f1: f64,
+    /// Panoptic quality at IoU 0.5, averaged.
+    pub panoptic_quality: f64,
     /// Accuracy at each threshold, averaged.
     pub per_threshold: Vec<f64>,
     /// Mean rank over images; 1 is best.
@@ -120,6 +122,7 @@ pub struct GroupAnalysis {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Analysis {
     /// What methods are compared by.
+    #[serde(serialize_with = "name_of")]
     pub metric: Metric,
     /// Level of the tests.
     pub alpha: f64,
@@ -266,6 +269,8 @@ fn summary(
     let own: Vec<f64> = values.iter().map(|row| row[method]).collect();
     let scores = || comparison.images.iter().map(|image| &image.scores[method]);
     let images = own.len() as f64;
+    let mean_of = |metric: Metric| scores().map(|scores| scores.get(metric)).sum::<f64>() / images;
+    let sum_of = |metric: Metric| scores().map(|scores| scores.count(metric)).sum();
     let seconds: Option<Vec<f64>> = scores().map(|scores| scores.seconds).collect();
     let best = |row: &&Vec<f64>| {
         let highest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -275,21 +280,26 @@ fn summary(
         method: comparison.methods[method].name.clone(),
         mean: bootstrap_mean(&own, CONFIDENCE, RESAMPLES, SEED)?.into(),
         median: median(own),
-        msa: scores().map(|scores| scores.msa).sum::<f64>() / images,
-        sa50: scores().map(|scores| scores.sa50).sum::<f64>() / images,
-        sa75: scores().map(|scores| scores.sa75).sum::<f64>() / images,
-        f1: scores().map(|scores| scores.f1).sum::<f64>() / images,
+        msa: mean_of(Metric::Msa),
+        sa50: mean_of(Metric::Sa50),
+        sa75: mean_of(Metric::Sa75),
+        f1: mean_of(Metric::F1),
+        panoptic_quality: mean_of(Metric::PanopticQuality),
         per_threshold: (0..10)
             .map(|at| scores().map(|scores| scores.per_threshold[at]).sum::<f64>() / images)
             .collect(),
         average_rank: ranked.map_or(1.0, |found| found.average_ranks[method]),
         best_on: values.iter().filter(best).count(),
-        true_positives: scores().map(|scores| scores.true_positives).sum(),
-        false_positives: scores().map(|scores| scores.false_positives).sum(),
-        false_negatives: scores().map(|scores| scores.false_negatives).sum(),
+        true_positives: sum_of(Metric::TruePositives),
+        false_positives: sum_of(Metric::FalsePositives),
+        false_negatives: sum_of(Metric::FalseNegatives),
         median_seconds: seconds.clone().map(median),
         total_seconds: seconds.map(|seconds| seconds.iter().sum()),
     })
+}
+
+fn name_of<S: serde::Serializer>(metric: &Metric, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(metric.name())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

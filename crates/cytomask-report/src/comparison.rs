@@ -1,94 +1,54 @@
 //! The scores of every method on every image.
 
-use cytomask_eval::{
-    BothEmpty, Contingency, Criterion, MeanSegmentationAccuracy, matching, mean_segmentation_accuracy,
-};
+use std::collections::BTreeMap;
+
+use cytomask_eval::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Error, ErrorKind, Result};
 
-/// The number methods are compared by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// Mean segmentation accuracy over IoU 0.50–0.95.
-    #[default]
-    Msa,
-    /// Segmentation accuracy at IoU 0.5.
-    Sa50,
-    /// Segmentation accuracy at IoU 0.75.
-    Sa75,
-    /// F1 at IoU 0.5.
-    F1,
-}
-
-impl Metric {
-    /// As it is written in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Msa => "mSA",
-            Self::Sa50 => "SA50",
-            Self::Sa75 => "SA75",
-            Self::F1 => "F1",
-        }
-    }
-
-    /// The number itself.
-    pub fn of(self, scores: &Scores) -> f64 {
-        match self {
-            Self::Msa => scores.msa,
-            Self::Sa50 => scores.sa50,
-            Self::Sa75 => scores.sa75,
-            Self::F1 => scores.f1,
-        }
+/// A metric as tables and plots call it.
+pub fn label(metric: Metric) -> String {
+    match metric {
+        Metric::Msa => "mSA".into(),
+        Metric::Sa50 => "SA50".into(),
+        Metric::Sa75 => "SA75".into(),
+        Metric::F1 => "F1".into(),
+        other => other.name().replace('_', " "),
     }
 }
 
 /// How well one method did on one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Mean segmentation accuracy.
-    pub msa: f64,
-    /// Segmentation accuracy at IoU 0.5.
-    pub sa50: f64,
-    /// At IoU 0.75.
-    pub sa75: f64,
-    /// At each of [`cytomask_eval::THRESHOLDS`].
+    /// Every metric that is a number, by its name.
+    pub values: BTreeMap<String, f64>,
+    /// Segmentation accuracy at each of [`cytomask_eval::THRESHOLDS`].
     pub per_threshold: [f64; 10],
-    /// F1 at IoU 0.5; as the others, by convention where neither image holds an object.
-    pub f1: f64,
-    /// Objects found at IoU 0.5.
-    pub true_positives: usize,
-    /// Predicted objects that are none.
-    pub false_positives: usize,
-    /// True objects that were missed.
-    pub false_negatives: usize,
     /// Seconds of the method on this image, where it was run here: encoder, decoder maps where used, and its own part. Reading,
     /// writing and scoring are left out.
     pub seconds: Option<f64>,
 }
 
+impl From<&cytomask_eval::Scores> for Scores {
+    /// Without time.
+    fn from(scores: &cytomask_eval::Scores) -> Self {
+        let named = Metric::ALL.into_iter().map(|metric| (metric.name().to_owned(), scores.get(metric)));
+        let values = named.filter(|(_, value)| value.is_finite()).collect();
+        Self { values, per_threshold: scores.segmentation_accuracy, seconds: None }
+    }
+}
+
 impl Scores {
-    /// Scores of a prediction; `seconds` are left empty.
-    ///
-    /// # Errors
-    /// None with the thresholds used here.
-    pub fn of(contingency: &Contingency, both_empty: BothEmpty) -> Result<Self> {
-        let MeanSegmentationAccuracy { msa, sa50, sa75, per_threshold, n_true, n_predicted } =
-            mean_segmentation_accuracy(contingency, both_empty);
-        let found = matching(contingency, 0.5, Criterion::IntersectionOverUnion)?;
-        Ok(Self {
-            msa,
-            sa50,
-            sa75,
-            per_threshold,
-            f1: if n_true + n_predicted == 0 { sa50 } else { found.f1 },
-            true_positives: found.true_positives,
-            false_positives: found.false_positives,
-            false_negatives: found.false_negatives,
-            seconds: None,
-        })
+    /// One of the numbers; NaN where it is undefined.
+    pub fn get(&self, metric: Metric) -> f64 {
+        self.values.get(metric.name()).copied().unwrap_or(f64::NAN)
+    }
+
+    /// A number of objects.
+    pub fn count(&self, metric: Metric) -> usize {
+        self.values.get(metric.name()).map_or(0, |&count| count as usize)
     }
 }
 
@@ -133,7 +93,7 @@ impl Comparison {
             return Err(Error::new(ErrorKind::Shape, message));
         }
         let row = |image: &ComparedImage| {
-            let values: Vec<f64> = image.scores.iter().map(|scores| metric.of(scores)).collect();
+            let values: Vec<f64> = image.scores.iter().map(|scores| scores.get(metric)).collect();
             if values.len() != self.methods.len() {
                 let (expected, found) = (self.methods.len(), values.len());
                 let message = format!("{}: expected the scores of {expected} methods, found {found}", image.name);

@@ -16,7 +16,8 @@ mod recommendation;
 pub mod tables;
 
 pub use analysis::{Analysis, GroupAnalysis, MethodSummary, PairAnalysis, Range};
-pub use comparison::{ComparedImage, Comparison, Method, Metric, Scores};
+pub use comparison::{ComparedImage, Comparison, Method, Scores, label};
+pub use cytomask_eval::Metric;
 pub use error::{Error, ErrorKind};
 pub use recommendation::{Certainty, Recommendation};
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::analysis::{MethodSummary, PairAnalysis, order, pair_of};
-use crate::{Metric, tables::p_text};
+use crate::{Metric, label, tables::p_text};
 
 /// Below this many images Wilcoxon's test cannot reach 0.05 two-sided, however clear the difference.
 const FEWEST_IMAGES: usize = 6;
@@ -86,11 +86,11 @@ impl Recommendation {
         let mut text = String::new();
         let summary = &methods[best];
         if methods.len() > 1 {
-            let _ = write!(text, "{} has the highest mean {}", name(best), metric.name());
+            let _ = write!(text, "{} has the highest mean {}", name(best), label(metric));
             let _ =
                 write!(text, ", {:.3}, and is best on {} of {images} images. ", summary.mean.value, summary.best_on);
         } else {
-            let _ = write!(text, "Mean {} {:.3} over {images} images. ", metric.name(), summary.mean.value);
+            let _ = write!(text, "Mean {} {:.3} over {images} images. ", label(metric), summary.mean.value);
         }
         for &other in order[1..].iter().take(3) {
             let Some(pair) = against(other) else { continue };
@@ -131,7 +131,7 @@ impl Recommendation {
                 text,
                 "Mind that no method does well here (best mean {} {:.3}): another model, another scale or training on a \
                  few of these images may gain far more than the choice among these. ",
-                metric.name(),
+                label(metric),
                 summary.mean.value
             );
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{Analysis, Comparison};
+use crate::{Analysis, Comparison, Metric, label};
 
 /// A p-value as papers write it.
 pub fn p_text(p: f64) -> String {
@@ -29,28 +29,22 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(String::new, |value| format!("{value:.4}"))
 }
 
-/// One line for each image and method.
+/// One line for each image and method: every metric, and the time.
 pub fn images_csv(comparison: &Comparison) -> String {
-    let mut text = String::from(
-        "image,group,method,msa,sa50,sa75,f1_50,true_positives_50,false_positives_50,false_negatives_50,seconds\n",
-    );
+    let names: Vec<&str> = Metric::ALL.into_iter().map(Metric::name).collect();
+    let mut text = format!("image,group,method,{},seconds\n", names.join(","));
     for image in &comparison.images {
         for (method, scores) in comparison.methods.iter().zip(&image.scores) {
-            let _ = writeln!(
-                text,
-                "{},{},{},{:.6},{:.6},{:.6},{:.6},{},{},{},{}",
-                field(&image.name),
-                field(image.group.as_deref().unwrap_or_default()),
-                field(&method.name),
-                scores.msa,
-                scores.sa50,
-                scores.sa75,
-                scores.f1,
-                scores.true_positives,
-                scores.false_positives,
-                scores.false_negatives,
-                optional(scores.seconds)
-            );
+            let group = image.group.as_deref().unwrap_or_default();
+            let _ = write!(text, "{},{},{}", field(&image.name), field(group), field(&method.name));
+            for metric in Metric::ALL {
+                let _ = match scores.get(metric) {
+                    value if value.is_nan() => write!(text, ","),
+                    value if metric.is_count() => write!(text, ",{value}"),
+                    value => write!(text, ",{value:.6}"),
+                };
+            }
+            let _ = writeln!(text, ",{}", optional(scores.seconds));
         }
     }
     text
@@ -59,14 +53,14 @@ pub fn images_csv(comparison: &Comparison) -> String {
 /// One line for each method.
 pub fn summary_csv(analysis: &Analysis) -> String {
     let mut text = String::from(
-        "method,metric,images,mean,ci95_low,ci95_high,median,msa,sa50,sa75,f1_50,average_rank,best_on,true_positives_50,\
+        "method,metric,images,mean,ci95_low,ci95_high,median,msa,sa50,sa75,f1_50,panoptic_quality_50,average_rank,best_on,true_positives_50,\
          false_positives_50,false_negatives_50,median_seconds\n",
     );
     for at in analysis.order() {
         let row = &analysis.methods[at];
         let _ = writeln!(
             text,
-            "{},{},{},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.4},{},{},{},{},{}",
+            "{},{},{},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6},{:.4},{},{},{},{},{}",
             field(&row.method),
             analysis.metric.name(),
             analysis.images,
@@ -78,6 +72,7 @@ pub fn summary_csv(analysis: &Analysis) -> String {
             row.sa50,
             row.sa75,
             row.f1,
+            row.panoptic_quality,
             row.average_rank,
             row.best_on,
             row.true_positives,
@@ -127,7 +122,7 @@ pub fn pairs_csv(analysis: &Analysis) -> String {
 /// Summary, pairs and recommendation as Markdown.
 pub fn summary_markdown(analysis: &Analysis) -> String {
     let cell = |text: &str| text.replace('|', "\\|");
-    let metric = analysis.metric.name();
+    let metric = label(analysis.metric);
     let recommendation = &analysis.recommendation;
     let mut text = format!("**{}** {}\n\n", recommendation.headline, recommendation.text);
     let _ = writeln!(

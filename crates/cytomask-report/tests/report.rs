@@ -8,15 +8,20 @@ use cytomask_report::{
 use serde_json::json;
 
 fn scores(msa: f64, seconds: f64) -> Scores {
+    let values = [
+        (Metric::Msa, msa),
+        (Metric::Sa50, (msa * 1.3).min(1.0)),
+        (Metric::Sa75, msa),
+        (Metric::F1, msa.sqrt()),
+        (Metric::PanopticQuality, msa),
+        (Metric::TrueObjects, 40.0),
+        (Metric::TruePositives, (msa * 40.0).floor()),
+        (Metric::FalsePositives, 3.0),
+        (Metric::FalseNegatives, 40.0 - (msa * 40.0).floor()),
+    ];
     Scores {
-        msa,
-        sa50: (msa * 1.3).min(1.0),
-        sa75: msa,
+        values: values.into_iter().map(|(metric, value)| (metric.name().to_owned(), value)).collect(),
         per_threshold: std::array::from_fn(|at| (msa * (1.4 - 0.08 * at as f64)).min(1.0)),
-        f1: msa.sqrt(),
-        true_positives: (msa * 40.0) as usize,
-        false_positives: 3,
-        false_negatives: 40 - (msa * 40.0) as usize,
         seconds: Some(seconds),
     }
 }
@@ -35,7 +40,7 @@ fn comparison(images: usize, lead: f64) -> Comparison {
         let apg = ground + lead + 0.02 * spread(at * 3 + 1);
         ComparedImage {
             name: format!("image_{at:02}"),
-            group: Some(if at % 2 == 0 { "cells" } else { "nuclei" }.into()),
+            group: Some(if at.is_multiple_of(2) { "cells" } else { "nuclei" }.into()),
             scores: vec![scores(0.1, 9.0), scores(ground, 1.0), scores(apg, 2.0)],
         }
     };
@@ -94,7 +99,7 @@ fn incomplete_tables_are_errors() {
     broken.images.clear();
     assert_eq!(Analysis::of(&broken, Metric::Msa, 0.05).unwrap_err().kind(), ErrorKind::Shape);
     let mut no_number = comparison(8, 0.0);
-    no_number.images[1].scores[2].msa = f64::NAN;
+    no_number.images[1].scores[2].values.clear();
     let error = Analysis::of(&no_number, Metric::Msa, 0.05).unwrap_err().to_string();
     assert!(error.contains("image_01") && error.contains("apg"), "{error}");
 }

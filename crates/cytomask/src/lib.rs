@@ -14,6 +14,7 @@
 
 pub mod batch;
 mod each;
+pub mod compare;
 pub mod embedded;
 mod error;
 mod estimate;
@@ -35,6 +36,7 @@ pub use cytomask_image::{
     header_size, is_image_folder, output, read_label_stack, read_labels, tiles,
 };
 pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
+pub use cytomask_report as report;
 pub use cytomask_segment::ops::nms::Overlap;
 pub use cytomask_segment::{
     Ais, Amg, Apg, BoxPrompt, FieldModel, Fields, ObjectRecord, PointPrompt, Prompt, PromptModel, Prompted,

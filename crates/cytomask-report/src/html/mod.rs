@@ -43,7 +43,7 @@ pub struct Example {
 pub fn images_to_show(comparison: &Comparison, analysis: &Analysis) -> Vec<(usize, String)> {
     let metric: Metric = analysis.metric;
     let order = analysis.order();
-    let value = |image: usize, method: usize| metric.of(&comparison.images[image].scores[method]);
+    let value = |image: usize, method: usize| comparison.images[image].scores[method].get(metric);
     let mut chosen: Vec<(usize, String)> = Vec::new();
     let mut choose = |image: Option<usize>, reason: String| {
         let Some(image) = image else { return };
@@ -128,5 +128,10 @@ fn picture(png: &[u8], alt: &str) -> String {
 }
 
 fn counts(scores: &Scores) -> String {
-    format!("found {}, missed {}, false {}", scores.true_positives, scores.false_negatives, scores.false_positives)
+    format!(
+        "found {}, missed {}, false {}",
+        scores.count(Metric::TruePositives),
+        scores.count(Metric::FalseNegatives),
+        scores.count(Metric::FalsePositives)
+    )
 }

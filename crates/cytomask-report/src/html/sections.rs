@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Page, counts, escape, picture};
 use crate::matrix::Matrix;
 use crate::tables::p_text;
-use crate::{Certainty, Metric};
+use crate::{Certainty, Metric, label};
 
 /// Rows of the table of images; more are in the CSV only.
 const MOST_ROWS: usize = 1000;
@@ -77,7 +77,7 @@ pub(super) fn contents(out: &mut String, page: &Page<'_>) {
 
 pub(super) fn methods(out: &mut String, page: &Page<'_>) {
     let analysis = page.analysis;
-    let metric = analysis.metric.name();
+    let metric = label(analysis.metric);
     let _ = writeln!(
         out,
         "<h2 id=\"methods\">Methods</h2>\n<p>Best mean first, over {} images. Counts are objects at IoU&nbsp;0.5. Average rank: 1 is \
@@ -226,7 +226,7 @@ pub(super) fn pairs(out: &mut String, page: &Page<'_>) {
          <div class=\"wide\"><table>\n<thead><tr><th>first</th><th>second</th><th>mean difference [95&nbsp;%]</th><th>typical difference</th>\
          <th>better / worse / equal</th><th>rank-biserial</th><th>Cliff’s δ</th><th>p</th><th>p (Holm)</th>\
          <th>p (Benjamini–Hochberg)</th></tr></thead>\n<tbody>\n",
-        analysis.metric.name()
+        label(analysis.metric)
     );
     let order = analysis.order();
     for (position, &first) in order.iter().enumerate() {
@@ -295,8 +295,8 @@ pub(super) fn examples(out: &mut String, page: &Page<'_>) {
                 "<figure>{}<figcaption><b>{}</b><br>{} {:.3}<br>{}</figcaption></figure>",
                 picture(png, &format!("{} by {method}", image.name)),
                 escape(method),
-                metric.name(),
-                metric.of(scores),
+                label(metric),
+                scores.get(metric),
                 counts(scores)
             );
         }
@@ -312,7 +312,7 @@ pub(super) fn images(out: &mut String, page: &Page<'_>) {
         out,
         "<h2 id=\"images\">All images</h2>\n<details><summary>{} of every method on each of the {} images</summary>\n<div class=\"wide\"><table>\n\
          <thead><tr><th>image</th>{}<th>true objects</th>",
-        metric.name(),
+        label(metric),
         page.comparison.images.len(),
         if grouped { "<th>group</th>" } else { "" }
     );
@@ -325,11 +325,11 @@ pub(super) fn images(out: &mut String, page: &Page<'_>) {
         if grouped {
             let _ = write!(out, "<td>{}</td>", escape(image.group.as_deref().unwrap_or_default()));
         }
-        let objects = image.scores.first().map_or(0, |scores| scores.true_positives + scores.false_negatives);
+        let objects = image.scores.first().map_or(0, |scores| scores.count(Metric::TrueObjects));
         let _ = write!(out, "<td>{objects}</td>");
-        let highest = image.scores.iter().map(|scores| metric.of(scores)).fold(f64::NEG_INFINITY, f64::max);
+        let highest = image.scores.iter().map(|scores| scores.get(metric)).fold(f64::NEG_INFINITY, f64::max);
         for &at in &order {
-            score_cell(out, metric.of(&image.scores[at]), highest);
+            score_cell(out, image.scores[at].get(metric), highest);
         }
         out.push_str("</tr>\n");
     }

@@ -28,7 +28,7 @@ pub(super) type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub(super) type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 /// Height of letters, pixels.
-pub(super) const TEXT: i32 = 14;
+pub(super) const TEXT: i32 = 17;
 
 /// Longest name that is written out in a plot.
 const LONGEST_NAME: usize = 34;
@@ -104,7 +104,7 @@ pub(super) fn legend<'n>(
 
 /// Room a name takes, pixels, by a guess that is rather too large.
 pub(super) fn width_of(text: &str) -> u32 {
-    (shortened(text).chars().count() as f64 * f64::from(TEXT) * 0.56) as u32 + 8
+    (shortened(text).chars().count() as f64 * f64::from(TEXT) * 0.47) as u32 + 8
 }
 
 /// Room the longest of names takes.

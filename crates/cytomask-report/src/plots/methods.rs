@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Plot;
 use super::canvas::{INK, axis_end, colour, label, label_before, legend, mark, style, svg, widest};
-use crate::{Analysis, Result};
+use crate::{Analysis, Result, label as metric_label};
 
 const WIDTH: u32 = 880;
 
@@ -17,7 +17,7 @@ const WIDTH: u32 = 880;
 /// `Drawing`.
 pub fn mean_scores(analysis: &Analysis) -> Result<Plot> {
     let order = analysis.order();
-    let metric = analysis.metric.name();
+    let metric = metric_label(analysis.metric);
     let rows = order.len();
     let left = widest(order.iter().map(|&at| analysis.methods[at].method.as_str())) + 12;
     let title = format!("Mean {metric} of each method");
@@ -144,7 +144,7 @@ pub fn time_against_quality(analysis: &Analysis) -> Result<Option<Plot>> {
     if timed.len() < 2 {
         return Ok(None);
     }
-    let metric = analysis.metric.name();
+    let metric = metric_label(analysis.metric);
     let title = format!("Time against {metric}");
     let fastest = timed.iter().map(|(_, seconds)| *seconds).fold(f64::INFINITY, f64::min);
     let slowest = timed.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
@@ -212,7 +212,7 @@ pub fn by_group(analysis: &Analysis) -> Result<Option<Plot>> {
     if analysis.groups.is_empty() {
         return Ok(None);
     }
-    let metric = analysis.metric.name();
+    let metric = metric_label(analysis.metric);
     let title = format!("Mean {metric} by group of images");
     let rows = analysis.groups.len();
     let names: Vec<String> =

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Plot;
 use super::canvas::{INK, axis_end, colour, label, mark_sized, style, svg, widest};
-use crate::{Analysis, Comparison, Result};
+use crate::{Analysis, Comparison, Result, label as metric_label};
 
 /// Side of the square of points.
 const SIDE: u32 = 440;
@@ -17,7 +17,7 @@ const SIDE: u32 = 440;
 /// `Shape` and `Value` as [`Comparison::values`]; `Drawing`.
 pub fn scatter(comparison: &Comparison, analysis: &Analysis, up: usize, across: usize) -> Result<Plot> {
     let values = comparison.values(analysis.metric)?;
-    let metric = analysis.metric.name();
+    let metric = metric_label(analysis.metric);
     let (up_name, across_name) = (&comparison.methods[up].name, &comparison.methods[across].name);
     let title = format!("{up_name} against {across_name}");
     let groups = comparison.groups();
