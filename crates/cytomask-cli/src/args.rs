@@ -26,6 +26,7 @@ Examples:
   cytomask segment he.png -o results -m vit_b_histopathology.pt
   cytomask evaluate truth/ results/ --csv scores.csv
   cytomask tune images/ truth/ -o tuned
+  cytomask compare images/ truth/ -o comparison   which mode is best here, and is the difference real
   cytomask models list";
 
 #[derive(Subcommand)]
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Datasets(crate::datasets::DatasetsArgs),
     /// Find the settings that suit labelled images, and show whether the gain is real.
     Tune(crate::tune::TuneArgs),
+    /// Find out which method is best for your images: run, score, test, report.
+    Compare(crate::compare::CompareArgs),
     /// List, fetch, check and convert models.
     Models(ModelsArgs),
     /// Train or fine-tune a model on images and label images.

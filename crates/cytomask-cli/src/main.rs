@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod choose;
+mod compare;
 mod convert;
 mod datasets;
 mod draw;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Segment(arguments) => segment::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Datasets(arguments) => datasets::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),

@@ -13,8 +13,8 @@
 //! [`job`] holds the same work in pieces, for programs that spread tiles over machines.
 
 pub mod batch;
-mod each;
 pub mod compare;
+mod each;
 pub mod embedded;
 mod error;
 mod estimate;
