@@ -7,8 +7,12 @@ use serde::Serialize;
 use crate::analysis::{MethodSummary, PairAnalysis, order, pair_of};
 use crate::{Metric, label, tables::p_text};
 
-/// Below this many images Wilcoxon's test cannot reach 0.05 two-sided, however clear the difference.
-const FEWEST_IMAGES: usize = 6;
+/// The fewest images with which Wilcoxon's two-sided test, corrected for `pairs` comparisons, can fall below `alpha`: if all
+/// differences have one sign, p is 2 in 2 to the power of the images.
+fn fewest_images(pairs: usize, alpha: f64) -> usize {
+    let reaches = |images: &usize| pairs as f64 * 0.5_f64.powi(*images as i32 - 1) < alpha;
+    (1..1000).find(reaches).unwrap_or(1000)
+}
 
 /// A best score below this helps nobody.
 const POOR: f64 = 0.3;
@@ -77,7 +81,7 @@ impl Recommendation {
         let weakest = order[1..].iter().filter_map(|&other| against(other)).map(|pair| pair.p_holm).fold(0.0, f64::max);
         let certainty = match () {
             () if methods.len() == 1 => Certainty::NothingToCompare,
-            () if images < FEWEST_IMAGES => Certainty::TooFewImages,
+            () if images < fewest_images(pairs.len(), alpha) => Certainty::TooFewImages,
             () if !as_good.is_empty() => Certainty::Undecided,
             () if weakest < alpha / 10.0 => Certainty::Sure,
             () => Certainty::FairlySure,
@@ -119,8 +123,10 @@ impl Recommendation {
             Certainty::TooFewImages => {
                 let _ = write!(
                     text,
-                    "With fewer than {FEWEST_IMAGES} images no test can tell methods apart: take more images before \
-                     deciding anything that matters. "
+                    "With fewer than {} images no test can tell {} methods apart: take more before deciding anything that \
+                     matters. ",
+                    fewest_images(pairs.len(), alpha),
+                    methods.len()
                 );
             }
             Certainty::Undecided => text.push_str("More images could decide between them. "),
@@ -165,5 +171,16 @@ fn headline(certainty: Certainty, best: usize, as_good: &[usize], methods: &[Met
                 .map_or(String::new(), |at| format!(" {} is the faster choice.", name(at)));
             format!("Use {} or {others}: the images do not tell them apart.{hint}", name(best))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_comparisons_need_more_images() {
+        assert_eq!([1, 3, 6].map(|pairs| fewest_images(pairs, 0.05)), [6, 7, 8]);
+        assert_eq!(fewest_images(1, 0.01), 8);
     }
 }

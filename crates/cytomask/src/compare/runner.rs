@@ -348,9 +348,10 @@ impl<'a> Work<'a> {
         let scores = Scores { seconds: seconds.map(Seconds::total), ..Scores::from(&found) };
         let labels_sha256 = self.labels_sha256(at, own)?;
         let score_key = self.score_key(&labels_sha256);
-        Record { prediction_key, score_key, labels_sha256, seconds, scores: scores.clone() }
-            .write(&self.places[at].record)?;
-        Ok(scores)
+        let record = Record { prediction_key, score_key, labels_sha256, seconds, scores };
+        record.write(&self.places[at].record)?;
+        // As a later call will read them: JSON may change the last bit of a number, and reports must not differ by that.
+        Ok(Record::read(&self.places[at].record).unwrap_or(record).scores)
     }
 
     fn segment(&mut self, segmenter: &Segmenter, shared: &mut Option<Encoded>) -> Result<(Labels, Seconds), Error> {

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The built-in model by AMG, AIS and APG on the test sources, as one comparison with a group for each source: docs/compare.md.
+#
+#   bench/compare.sh DATA [OUT]
+#
+# DATA holds SOURCE/images and SOURCE/labels with equal file stems. A stopped run goes on when called again.
+# AMG prompts everywhere and is by far the slowest: POINTS sets its grid (SAM's own is 32), IMAGES limits the images of each
+# source, for all methods. AMG gets the lowest thresholds of the paper's grid search: with SAM's own the built-in model, which
+# rates its masks low, finds next to nothing (AMG_DEFAULTS=1 adds that method).
+set -euo pipefail
+data=$(realpath "${1:?folder with SOURCE/images and SOURCE/labels}")
+out=${2:-out/compare}
+cytomask=${CYTOMASK:-"$(dirname "$0")/../target/release/cytomask"}
+sources=${SOURCES:-"dsb2018_test monuseg_test usiigaci_test cellpose_test"}
+points=${POINTS:-16}
+images=${IMAGES:-100000}
+mkdir -p "$out"
+
+# Images are taken in order of name.
+{
+    echo "image,labels,group"
+    for source in $sources; do
+        find "$data/$source/images" -type f | sort | head -n "$images" | while read -r image; do
+            stem=$(basename "${image%.*}")
+            echo "$image,$data/$source/labels/$stem.tif,$source"
+        done
+    done
+} >"$out/images_compared.csv"
+
+methods=(
+    --run "AMG=cytomask-t:amg:points_per_side=$points,pred_iou_thresh=0.6,stability_score_thresh=0.6"
+    --run "AIS=cytomask-t:ais"
+    --run "APG=cytomask-t:apg"
+)
+[ "${AMG_DEFAULTS:-0}" = 1 ] && methods+=(--run "AMG, defaults=cytomask-t:amg:points_per_side=$points")
+"$cytomask" compare --table "$out/images_compared.csv" -o "$out" --title "cytomask-t by AMG, AIS and APG" "${methods[@]}"
