@@ -4,8 +4,8 @@
 #   bench/compare.sh DATA [OUT]
 #
 # DATA holds SOURCE/images and SOURCE/labels with equal file stems. A stopped run goes on when called again.
-# AMG prompts everywhere and is by far the slowest: POINTS sets its grid (SAM's own is 32), IMAGES limits the images of each
-# source, for all methods. AMG gets the lowest thresholds of the paper's grid search: with SAM's own the built-in model, which
+# AMG prompts everywhere and is by far the slowest: POINTS sets its grid (SAM's own is 32), and SOURCES takes the first N images of
+# a source written as SOURCE:N, for all methods. AMG gets the lowest thresholds of the paper's grid search: with SAM's own the built-in model, which
 # rates its masks low, finds next to nothing (AMG_DEFAULTS=1 adds that method).
 set -euo pipefail
 data=$(realpath "${1:?folder with SOURCE/images and SOURCE/labels}")
@@ -13,14 +13,15 @@ out=${2:-out/compare}
 cytomask=${CYTOMASK:-"$(dirname "$0")/../target/release/cytomask"}
 sources=${SOURCES:-"dsb2018_test monuseg_test usiigaci_test cellpose_test"}
 points=${POINTS:-16}
-images=${IMAGES:-100000}
 mkdir -p "$out"
 
 # Images are taken in order of name.
 {
     echo "image,labels,group"
-    for source in $sources; do
-        find "$data/$source/images" -type f | sort | head -n "$images" | while read -r image; do
+    for entry in $sources; do
+        source=${entry%%:*}
+        count=$([[ $entry == *:* ]] && echo "${entry##*:}" || echo 1000000)
+        find "$data/$source/images" -type f | sort | head -n "$count" | while read -r image; do
             stem=$(basename "${image%.*}")
             echo "$image,$data/$source/labels/$stem.tif,$source"
         done

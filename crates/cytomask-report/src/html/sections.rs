@@ -150,7 +150,7 @@ pub(super) fn groups(out: &mut String, page: &Page<'_>) {
     for &at in &order {
         let _ = write!(out, "<th>{}</th>", escape(&analysis.methods[at].method));
     }
-    out.push_str("<th>what to use</th></tr></thead>\n<tbody>\n");
+    out.push_str("<th class=\"words\">what to use</th></tr></thead>\n<tbody>\n");
     for group in &analysis.groups {
         let _ = write!(out, "<tr><th>{}</th><td>{}</td>", escape(&group.group), group.images);
         let highest = group.means.iter().copied().fold(f64::NEG_INFINITY, f64::max);
