@@ -107,6 +107,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Segmented {
     /// Kept for intensities.
     image: Option<Image>,
+    from: Resolved,
     rgb: Rgb,
     segmentation: Segmentation,
     provenance: Value,
@@ -471,18 +472,27 @@ impl<'a> Batch<'a> {
             warnings.push("the image is too large to be held for intensities; they are not in the table".into());
         }
         provenance["warnings"] = json!(warnings);
-        Ok(Segmented { image, rgb, segmentation, provenance, again, seconds: seconds + start.elapsed().as_secs_f64() })
+        Ok(Segmented {
+            image,
+            from,
+            rgb,
+            segmentation,
+            provenance,
+            again,
+            seconds: seconds + start.elapsed().as_secs_f64(),
+        })
     }
 
     fn write_one(&self, input: &Input, segmented: Segmented) -> Result<Done> {
         let start = Instant::now();
-        let Segmented { image, rgb, segmentation, provenance, again, seconds } = segmented;
+        let Segmented { image, from, rgb, segmentation, provenance, again, seconds } = segmented;
         let targets = self.targets(input);
         if let Some(folder) = targets.provenance.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
         }
         let options = &self.arguments.export_options;
-        let provenance = targets.write(&input.path, image.as_ref(), &rgb, &segmentation, options, provenance)?;
+        let subject = targets.subject(&input.path, image.as_ref(), &from, &rgb, &segmentation);
+        let provenance = targets.write(subject, options, provenance)?;
         let picture = self.picture(&targets)?;
         Ok(Done { provenance, picture, again, seconds: seconds + start.elapsed().as_secs_f64() })
     }

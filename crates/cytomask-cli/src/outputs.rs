@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cytomask::{Image, Rgb, Segmentation, output};
+use cytomask::{Image, Resolved, Rgb, Segmentation, output};
 use serde_json::{Map, Value};
 
 use crate::args::{LabelFormat, SegmentArgs};
@@ -59,27 +59,30 @@ impl Targets {
         self.exports.iter().map(|(_, path)| path.as_path()).collect()
     }
 
-    /// Writes everything; each file appears whole or not at all, the provenance last, with the hashes of the others as `outputs`.
-    /// So a provenance stands for a finished image: see [`crate::resume`]. `image` is the image as read, for intensities.
-    pub(crate) fn write(
+    /// What the exports are made of: `image` is the image as read, for intensities, `from` what part of the file it is.
+    pub(crate) fn subject<'a>(
         &self,
         input: &Path,
-        image: Option<&Image>,
-        rgb: &Rgb,
-        segmentation: &Segmentation,
-        options: &ExportOptions,
-        mut provenance: Value,
-    ) -> Result<Value> {
-        let subject = Subject {
+        image: Option<&'a Image>,
+        from: &Resolved,
+        rgb: &'a Rgb,
+        segmentation: &'a Segmentation,
+    ) -> Subject<'a> {
+        Subject {
             file_name: input.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             stem: self.stem.clone(),
             labels: &segmentation.labels,
             known: exports::columns(&segmentation.objects),
             image,
             rgb: Some(rgb),
-            channel_names: Vec::new(),
-            pixel_size_um: None,
-        };
+            channel_names: from.channel_names.clone(),
+            pixel_size_um: from.pixel_size_um,
+        }
+    }
+
+    /// Writes everything; each file appears whole or not at all, the provenance last, with the hashes of the others as `outputs`.
+    /// So a provenance stands for a finished image: see [`crate::resume`].
+    pub(crate) fn write(&self, subject: Subject<'_>, options: &ExportOptions, mut provenance: Value) -> Result<Value> {
         exports::write(&self.exports, subject, options)?;
         provenance["outputs"] = Value::Object(hashes(&self.files())?);
         write_text(&self.provenance, &format!("{provenance:#}\n"))?;

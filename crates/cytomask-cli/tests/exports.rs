@@ -122,6 +122,9 @@ fn the_list_of_exports_is_what_is_written() {
     assert_eq!(written(&["--export", "geojson", "--export", "csv"]), ["discs_objects.csv", "discs_objects.geojson"]);
     assert_eq!(written(&["--export", "roi", "--format", "png"]), ["discs_labels.png", "discs_rois.zip"]);
     let out = folder.path().join("out");
+    // The size of a pixel reaches the table.
+    assert_eq!(written(&["--export", "csv", "--pixel_size", "0.5"]), ["discs_objects.csv"]);
+    assert!(rows(&out.join("discs_objects.csv"))[0].contains(&"feret_max_um".to_owned()));
     segment(&image, &out, &["--export", "ome-zarr,ome-zarr-0.5"]).fails(1, &["both would be"]);
     segment(&image, &out, &["--export", "jpeg"]).fails(2, &["invalid value 'jpeg'", "geojson"]);
 }

@@ -147,8 +147,11 @@ impl Table {
         let channels = measurements.intensities.first().map_or(0, Vec::len);
         for channel in 0..channels {
             let named = channel_names.get(channel).filter(|name| !name.is_empty());
-            let name = named.map_or_else(|| channel.to_string(), |name| column_word(name));
-            let shown = named.map_or_else(|| format!("Channel {channel}"), String::clone);
+            // Two channels of one name keep their columns apart.
+            let unique = channel_names.iter().filter(|other| Some(*other) == named).count() == 1;
+            let named = named.map(|name| if unique { name.clone() } else { format!("{name} {channel}") });
+            let name = named.as_deref().map_or_else(|| channel.to_string(), column_word);
+            let shown = named.unwrap_or_else(|| format!("Channel {channel}"));
             for (statistic, title, value) in STATISTICS {
                 let values = measurements.intensities.iter().map(|channels| value(&channels[channel]));
                 columns.push(Column::numbers(

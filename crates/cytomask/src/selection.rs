@@ -66,6 +66,8 @@ pub enum Diameter {
 pub struct Resolved {
     /// Channels by index, in the order the network gets them.
     pub channels: Vec<u32>,
+    /// Their names; empty where the file has none and the index is the position.
+    pub channel_names: Vec<String>,
     /// Time point.
     pub time: u32,
     /// Slice or projection.
@@ -157,7 +159,12 @@ impl Selection {
                 return Err(Error::new(ErrorKind::Setting, message));
             }
         };
-        Ok(Resolved { channels, time, projection, pixel_size_um, diameter_px, warnings })
+        let channel_names = (0..).zip(&channels).map(|(position, &channel)| {
+            let named = held.channel_names.get(channel as usize).filter(|name| !name.is_empty()).cloned();
+            named.unwrap_or_else(|| if channel == position { String::new() } else { channel.to_string() })
+        });
+        let channel_names = channel_names.collect();
+        Ok(Resolved { channels, channel_names, time, projection, pixel_size_um, diameter_px, warnings })
     }
 
     fn channels(&self, held: &Description, warnings: &mut Vec<String>) -> Result<Vec<u32>, Error> {
