@@ -67,9 +67,20 @@ impl Labels {
     /// Renumbers the objects `1..=n` in ascending order of their old ids, keeps 0, and returns the old id of each new one
     /// (`old[0]` is 0).
     pub fn relabel(&mut self) -> Vec<u32> {
-        let mut old: Vec<u32> = self.data.iter().copied().filter(|&id| id != 0).collect();
-        old.sort_unstable();
-        old.dedup();
+        // As many marks as ids where that is little beside the image: collecting every pixel's id first would double the memory.
+        let largest = self.max_id() as usize;
+        let mut old: Vec<u32> = if largest <= self.data.len().max(1 << 16) {
+            let mut seen = vec![false; largest + 1];
+            for &id in &self.data {
+                seen[id as usize] = true;
+            }
+            (1..=largest as u32).filter(|&id| seen[id as usize]).collect()
+        } else {
+            let mut old: Vec<u32> = self.data.iter().copied().filter(|&id| id != 0).collect();
+            old.sort_unstable();
+            old.dedup();
+            old
+        };
         old.insert(0, 0);
         let max = *old.last().unwrap_or(&0);
         if max as usize <= self.data.len().max(1 << 16) {
@@ -86,6 +97,23 @@ impl Labels {
             }
         }
         old
+    }
+
+    /// The mask of every id `1..=max_id`; index 0 is id 1. Absent ids have empty masks.
+    pub fn masks(&self) -> Vec<Mask> {
+        let mut runs: Vec<Vec<(u32, u32, u32)>> = vec![Vec::new(); self.max_id() as usize];
+        let width = self.size[1].max(1) as usize;
+        for (y, row) in self.data.chunks_exact(width).enumerate() {
+            let mut x0 = 0;
+            for run in row.chunk_by(|a, b| a == b) {
+                let x1 = x0 + run.len();
+                if run[0] != 0 {
+                    runs[run[0] as usize - 1].push((y as u32, x0 as u32, x1 as u32));
+                }
+                x0 = x1;
+            }
+        }
+        runs.into_iter().map(Mask::from_runs).collect()
     }
 
     /// Area in pixels and bounding box of every id `1..=max_id`; index 0 is id 1. Absent ids have area 0 and an empty box.

@@ -111,6 +111,37 @@ impl Mask {
         if union == 0 { 0.0 } else { common as f64 / union as f64 }
     }
 
+    /// Pixels set in either mask.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut runs: Vec<(u32, u32, u32)> = Vec::with_capacity(self.runs.len() + other.runs.len());
+        let (mut i, mut j) = (0, 0);
+        while i < self.runs.len() || j < other.runs.len() {
+            let from_self = j == other.runs.len() || self.runs.get(i).is_some_and(|run| *run <= other.runs[j]);
+            let (y, x0, x1) = if from_self { self.runs[i] } else { other.runs[j] };
+            if from_self {
+                i += 1
+            } else {
+                j += 1
+            }
+            match runs.last_mut() {
+                Some(last) if last.0 == y && x0 <= last.2 => last.2 = last.2.max(x1),
+                _ => runs.push((y, x0, x1)),
+            }
+        }
+        Self::from_runs(runs)
+    }
+
+    /// Pixels set inside `rect`.
+    pub fn area_within(&self, rect: &Rect) -> u64 {
+        if self.rect.intersection(rect) == self.rect {
+            return self.area;
+        }
+        let first = self.runs.partition_point(|&(y, ..)| y < rect.y0);
+        let inside = self.runs[first..].iter().take_while(|&&(y, ..)| y < rect.y1);
+        inside.map(|&(_, x0, x1)| u64::from(x1.min(rect.x1).saturating_sub(x0.max(rect.x0)))).sum()
+    }
+
     /// The same mask moved down by `dy` and right by `dx`.
     pub fn translate(&self, dy: u32, dx: u32) -> Self {
         Self {
@@ -256,6 +287,20 @@ mod tests {
             prop_assert_eq!(a.intersection_area(&b), common);
             prop_assert_eq!(b.intersection_area(&a), common);
             prop_assert_eq!(a.iou(&b), if either == 0.0 { 0.0 } else { common as f64 / either });
+        }
+
+        #[test]
+        fn the_union_has_the_pixels_of_both(a in pixels(), b in pixels()) {
+            let either: Vec<bool> = a.iter().zip(&b).map(|(&a, &b)| a || b).collect();
+            let union = Mask::from_bools(SIZE, &a).union(&Mask::from_bools(SIZE, &b));
+            prop_assert_eq!(union, Mask::from_bools(SIZE, &either));
+        }
+
+        #[test]
+        fn the_area_within_counts_pixels(a in pixels(), y0 in 0_u32..12, x0 in 0_u32..12, h in 0_u32..12, w in 0_u32..12) {
+            let rect = Rect { y0, x0, y1: y0 + h, x1: x0 + w };
+            let counted = (0..SIZE[0] * SIZE[1]).filter(|&at| a[at as usize] && rect.contains(at / SIZE[1], at % SIZE[1]));
+            prop_assert_eq!(Mask::from_bools(SIZE, &a).area_within(&rect), counted.count() as u64);
         }
 
         #[test]

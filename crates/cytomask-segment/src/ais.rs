@@ -2,15 +2,17 @@
 //!
 //! Archit et al., "Segment Anything for Microscopy", Nature Methods 2025; reference: `InstanceSegmentationWithDecoder` of
 //! micro-sam and `watershed_from_center_and_boundary_distances` of torch-em. No prompt is decoded; the network is asked for its
-//! maps only. Missing here: the block-wise variant for large images, which belongs to tiling.
+//! maps only. A tiled image goes through [`Ais::tile`] tile by tile, [`crate::stitch`] and [`Ais::paint`].
 
-use cytomask_image::{Labels, Rgb};
+use cytomask_image::{Labels, Rgb, Tile};
 
 use crate::model::{FieldModel, Fields};
 use crate::ops::components::{Connectivity, label_mask};
 use crate::ops::gaussian::gaussian;
+use crate::ops::paint::{Claim, Paint};
 use crate::ops::watershed::watershed;
 use crate::segmentation::{ObjectOrigin, Segmentation};
+use crate::stitch::{Found, keeps, paint_found};
 
 /// Settings of AIS, under µSAM's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,6 +126,37 @@ impl Ais {
     pub fn finish(&self, mut labels: Labels, fields: &Fields) -> Segmentation {
         remove_below(&mut labels, self.min_size);
         with_mean_foreground(labels, &fields.foreground)
+    }
+}
+
+impl Ais {
+    /// The objects of a tile of an image of `size`, in the image's frame. `fields` are the maps of the tile with its halo. Kept are
+    /// those whose centroid the tile keeps, and pieces of larger ones that reach into its inner part.
+    pub fn tile(&self, fields: &Fields, tile: &Tile, size: [u32; 2]) -> Vec<Found> {
+        let segmentation = self.segment(fields);
+        let (dy, dx) = (tile.outer.y0, tile.outer.x0);
+        let objects = segmentation.labels.masks().into_iter().zip(&segmentation.objects);
+        let placed = objects.map(|(mask, object)| Found {
+            mask: mask.translate(dy, dx),
+            origin: ObjectOrigin { score: object.score, ..ObjectOrigin::default() },
+            anchor: [object.centroid[0].round() as u32 + dy, object.centroid[1].round() as u32 + dx],
+            prompt: 0,
+            tile: *tile,
+        });
+        let reaches_in = |found: &Found| !found.mask.rect().intersection(&tile.inner).is_empty();
+        placed.filter(|found| keeps(tile, found.anchor) || (found.is_cut(size) && reaches_in(found))).collect()
+    }
+
+    /// The image of `size` from the objects of all its tiles; where two claim a pixel, the larger has it.
+    pub fn paint(&self, size: [u32; 2], found: &[Found]) -> Segmentation {
+        let claim = Paint {
+            min_size_px: self.min_size,
+            claim: Claim::Largest,
+            separate_pieces: false,
+            remove_largest: false,
+            compat: false,
+        };
+        paint_found(&claim, size, found)
     }
 }
 

@@ -3,13 +3,13 @@
 //! Kirillov et al., "Segment Anything", 2023; reference: `segment_anything/automatic_mask_generator.py` and µSAM's
 //! `AutomaticMaskGenerator` (`micro_sam/instance_segmentation.py`), which adds the merge into a label image. Needs no instance
 //! decoder. [`Amg::propose`] is the slow half, [`Amg::merge`] the quick one, so that filters can be tried without decoding
-//! again. Missing here: the tiled variant, which belongs to tiling.
+//! again. A tiled image goes through [`Amg::tile`] tile by tile, [`crate::stitch`] and [`Amg::paint_found`].
 //!
 //! Where this differs from µSAM by default ([`Amg::compat`] goes back): µSAM removes the largest label even if it is a cell; here
 //! only a segment that surrounds the cells is removed ([`WithBackground::RemoveSurrounding`]). And an object is never lost
 //! because no pixel is left to the background.
 
-use cytomask_image::{LogitMap, Mask, Rect, Rgb};
+use cytomask_image::{LogitMap, Mask, Rect, Rgb, Tile};
 use rayon::prelude::*;
 
 use crate::model::{Candidate, Prompt, PromptModel};
@@ -18,6 +18,7 @@ use crate::ops::paint::{Claim, Paint, Painted};
 use crate::ops::small_regions::{fill_small_holes, remove_small_islands};
 use crate::ops::stability::stability_and_mask;
 use crate::segmentation::{ObjectOrigin, Segmentation};
+use crate::stitch::{Found, cut_sides, paint_found};
 
 /// A logit above this is inside, as in SAM.
 const MASK_THRESHOLD: f32 = 0.0;
@@ -195,6 +196,18 @@ impl Amg {
         embedding: &M::Embedding,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Proposals, M::Error> {
+        self.propose_where(model, image, embedding, &|_| true, progress)
+    }
+
+    /// As [`Amg::propose_encoded`], with the points `[y, x]` of the image for which `wanted` holds.
+    fn propose_where<M: PromptModel>(
+        &self,
+        model: &M,
+        image: &Rgb,
+        embedding: &M::Embedding,
+        wanted: &dyn Fn([f32; 2]) -> bool,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Proposals, M::Error> {
         let crops = self.crops(image.size);
         let grids: Vec<Vec<[f64; 2]>> = (0..=self.crop_n_layers).map(|layer| self.point_grid(layer)).collect();
         let batch_size = self.points_per_batch.max(1);
@@ -210,7 +223,8 @@ impl Amg {
                 &of_crop
             };
             let scaled = |&[y, x]: &[f64; 2]| [(y * f64::from(height)) as f32, (x * f64::from(width)) as f32];
-            let points: Vec<[f32; 2]> = grids[crop.layer as usize].iter().map(scaled).collect();
+            let placed = |&[y, x]: &[f32; 2]| wanted([y + crop.rect.y0 as f32, x + crop.rect.x0 as f32]);
+            let points: Vec<[f32; 2]> = grids[crop.layer as usize].iter().map(scaled).filter(placed).collect();
             for batch in points.chunks(batch_size) {
                 let prompts: Vec<Prompt> = batch.iter().map(|&[y, x]| Prompt::point(y, x)).collect();
                 let candidates = model.decode(embedding, &prompts, true)?;
@@ -234,6 +248,51 @@ impl Amg {
             }
         }
         Ok(Proposals { size: image.size, crops: crops.iter().map(|crop| crop.rect).collect(), masks })
+    }
+
+    /// The objects of a tile of an image of `size`, in the image's frame. `pixels` are those of the tile with its halo, and so are
+    /// `embedding` and the grid, of which the points in the inner part are decoded.
+    ///
+    /// A mask cut by the tile on three sides or more is taken for background, as SAM drops every mask cut by a crop.
+    ///
+    /// # Errors
+    /// What the network reports.
+    pub fn tile<M: PromptModel>(
+        &self,
+        model: &M,
+        pixels: &Rgb,
+        embedding: &M::Embedding,
+        tile: &Tile,
+        size: [u32; 2],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Found>, M::Error> {
+        let (dy, dx) = (tile.outer.y0, tile.outer.x0);
+        let inner = tile.local_inner();
+        let mine = |[y, x]: [f32; 2]| inner.contains(y as u32, x as u32);
+        let proposals = self.propose_where(model, pixels, embedding, &mine, progress)?;
+        let mut kept = self.unique_within_crops(&proposals);
+        if proposals.crops.len() > 1 {
+            self.keep_smaller_crops(&proposals, &mut kept);
+        }
+        let cleaned = self.without_small_regions(&proposals, kept).into_iter();
+        let placed = cleaned.map(|(index, mask)| {
+            let proposal = &proposals.masks[index];
+            let origin = proposal.origin();
+            let [y, x] = proposal.point;
+            Found {
+                mask: mask.translate(dy, dx),
+                origin: ObjectOrigin { prompt: Some([y + dy as f32, x + dx as f32]), ..origin },
+                anchor: [y as u32 + dy, x as u32 + dx],
+                prompt: 0,
+                tile: *tile,
+            }
+        });
+        Ok(placed.filter(|found| cut_sides(&found.mask.rect(), &tile.outer, size) < 3).collect())
+    }
+
+    /// The image of `size` from the objects of all its tiles, painted as [`Amg::merge`] paints.
+    pub fn paint_found(&self, size: [u32; 2], found: &[Found]) -> Segmentation {
+        paint_found(&self.painting(), size, found)
     }
 
     /// Suppresses duplicates among proposals and merges the rest into a label image.
@@ -382,24 +441,9 @@ impl Amg {
 
     /// Paints masks by falling area, so that the smaller lie on top; pieces that do not touch become objects of their own.
     fn to_segmentation(&self, proposals: &Proposals, masks: &[(usize, Mask)]) -> Segmentation {
-        let paint = Paint {
-            min_size_px: self.min_object_size,
-            claim: Claim::Smallest,
-            separate_pieces: true,
-            remove_largest: self.with_background == WithBackground::RemoveLargest,
-            compat: self.compat,
-        };
         let Painted { labels, mask_of_object } =
-            paint.paint(proposals.size, &masks.iter().map(|(_, mask)| mask).collect::<Vec<_>>());
-        let describe = |id: u32| {
-            let proposal = &proposals.masks[masks[mask_of_object[id as usize - 1]].0];
-            ObjectOrigin {
-                score: proposal.predicted_iou * proposal.stability_score,
-                predicted_iou: Some(proposal.predicted_iou),
-                stability_score: Some(proposal.stability_score),
-                prompt: Some(proposal.point),
-            }
-        };
+            self.painting().paint(proposals.size, &masks.iter().map(|(_, mask)| mask).collect::<Vec<_>>());
+        let describe = |id: u32| proposals.masks[masks[mask_of_object[id as usize - 1]].0].origin();
         let mut labels = labels;
         if self.with_background == WithBackground::RemoveSurrounding
             && let Some(background) = surrounding_object(&labels)
@@ -407,6 +451,30 @@ impl Amg {
             labels.as_mut_slice().iter_mut().filter(|id| **id == background).for_each(|id| *id = 0);
         }
         Segmentation::from_labels(labels, describe)
+    }
+}
+
+impl Amg {
+    fn painting(&self) -> Paint {
+        Paint {
+            min_size_px: self.min_object_size,
+            claim: Claim::Smallest,
+            separate_pieces: true,
+            remove_largest: self.with_background == WithBackground::RemoveLargest,
+            compat: self.compat,
+        }
+    }
+}
+
+impl Proposal {
+    fn origin(&self) -> ObjectOrigin {
+        ObjectOrigin {
+            score: self.predicted_iou * self.stability_score,
+            predicted_iou: Some(self.predicted_iou),
+            stability_score: Some(self.stability_score),
+            prompt: Some(self.point),
+            cut: false,
+        }
     }
 }
 

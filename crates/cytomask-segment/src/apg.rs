@@ -4,14 +4,14 @@
 //! Archit & Pape, "Segment Anything for Cell Instance Segmentation with Automatic Prompt Generation"; reference:
 //! `AutomaticPromptGenerator` of micro-sam 1.8. Beyond it: points that always lie inside their component, box prompts from the
 //! maps, box refinement that is right on images that are not square, a least score, and a score for every object.
-//! [`Apg::compat`] goes back to the reference's choices. A tiled image goes through [`Apg::propose`] tile by tile
-//! and through [`Apg::merge`] once.
+//! [`Apg::compat`] goes back to the reference's choices. A tiled image goes through [`Apg::tile`] tile by tile,
+//! [`crate::stitch`] and [`Apg::paint_found`].
 
 mod known;
 
 use std::borrow::Cow;
 
-use cytomask_image::{Labels, LogitMap, Mask, Rect, Rgb};
+use cytomask_image::{Labels, LogitMap, Mask, Rect, Rgb, Tile};
 use rayon::prelude::*;
 
 use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel};
@@ -26,6 +26,7 @@ use crate::ops::peaks::local_minima;
 use crate::ops::stability::stability_and_mask;
 use crate::ops::watershed::watershed;
 use crate::segmentation::{ObjectOrigin, Segmentation};
+use crate::stitch::{Found, keeps, paint_found};
 
 pub use known::KnownProposals;
 
@@ -181,6 +182,16 @@ impl Proposal {
         self.predicted_iou * self.stability_score
     }
 
+    fn origin(&self) -> ObjectOrigin {
+        ObjectOrigin {
+            score: self.score(),
+            predicted_iou: Some(self.predicted_iou),
+            stability_score: Some(self.stability_score),
+            prompt: Some(self.point.map(|at| at as f32)),
+            cut: false,
+        }
+    }
+
     /// The same in a frame whose origin lies `dy` rows above and `dx` columns to the left.
     #[must_use]
     pub fn translate(self, dy: u32, dx: u32) -> Self {
@@ -277,6 +288,40 @@ impl Apg {
     /// Suppresses and paints the proposals of an image of `size`, of all its tiles together.
     pub fn merge(&self, size: [u32; 2], proposals: Vec<Proposal>) -> Segmentation {
         self.paint(size, &self.suppress(proposals))
+    }
+
+    /// The objects of a tile of an image, in the image's frame; `embedding` and `fields` are those of the tile with its halo. Prompts
+    /// are those the tile keeps; their masks reach as far as the tile sees.
+    ///
+    /// # Errors
+    /// Whatever the network reports.
+    pub fn tile<M: PromptModel>(
+        &self,
+        model: &M,
+        embedding: &M::Embedding,
+        fields: &Fields,
+        tile: &Tile,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Found>, M::Error> {
+        let (dy, dx) = (tile.outer.y0, tile.outer.x0);
+        let mut prompts = self.derive_prompts(fields);
+        prompts.retain(|prompt| keeps(tile, [prompt.point[0] + dy, prompt.point[1] + dx]));
+        let proposals = self.propose(model, embedding, fields.size, &prompts, progress)?;
+        let placed = self.suppress(proposals).into_iter().map(|proposal| proposal.translate(dy, dx));
+        Ok(placed
+            .map(|proposal| Found {
+                origin: proposal.origin(),
+                anchor: proposal.point,
+                mask: proposal.mask,
+                prompt: 0,
+                tile: *tile,
+            })
+            .collect())
+    }
+
+    /// The image of `size` from the objects of all its tiles, painted as [`Apg::merge`] paints.
+    pub fn paint_found(&self, size: [u32; 2], found: &[Found]) -> Segmentation {
+        paint_found(&self.painting(), size, found)
     }
 
     /// The prompts of an image, one for each object the maps show.
@@ -392,24 +437,19 @@ impl Apg {
 
     /// Paints the masks, the largest first. A mask cut in pieces makes several objects, each with the mask's score.
     fn paint(&self, size: [u32; 2], kept: &[Proposal]) -> Segmentation {
-        let paint = Paint {
+        let masks: Vec<&Mask> = kept.iter().map(|proposal| &proposal.mask).collect();
+        let painted = self.painting().paint(size, &masks);
+        Segmentation::from_labels(painted.labels, |id| kept[painted.mask_of_object[id as usize - 1]].origin())
+    }
+
+    fn painting(&self) -> Paint {
+        Paint {
             min_size_px: self.min_size,
             claim: Claim::Largest,
             separate_pieces: true,
             remove_largest: false,
             compat: self.compat,
-        };
-        let masks: Vec<&Mask> = kept.iter().map(|proposal| &proposal.mask).collect();
-        let painted = paint.paint(size, &masks);
-        Segmentation::from_labels(painted.labels, |id| {
-            let proposal = &kept[painted.mask_of_object[id as usize - 1]];
-            ObjectOrigin {
-                score: proposal.score(),
-                predicted_iou: Some(proposal.predicted_iou),
-                stability_score: Some(proposal.stability_score),
-                prompt: Some(proposal.point.map(|at| at as f32)),
-            }
-        })
+        }
     }
 }
 

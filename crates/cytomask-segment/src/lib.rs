@@ -14,6 +14,7 @@ pub mod prompted;
 #[doc(hidden)]
 pub mod scripted;
 mod segmentation;
+pub mod stitch;
 
 pub use ais::Ais;
 pub use amg::Amg;

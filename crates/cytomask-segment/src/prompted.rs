@@ -5,12 +5,13 @@
 //! `batched_inference` gives it to the larger mask instead. Objects keep to their prompts: a mask cut in two by another stays one
 //! object, and a prompt whose mask is empty or fully covered yields none.
 
-use cytomask_image::{Labels, Mask, Rgb};
+use cytomask_image::{Labels, Mask, Rgb, Tile};
 use rayon::prelude::*;
 
 use crate::model::{Candidate, Prompt, PromptModel};
 use crate::ops::stability::stability_and_mask;
 use crate::segmentation::{ObjectOrigin, Segmentation};
+use crate::stitch::Found;
 
 /// How far the mask threshold moves up and down for the stability, in logits, as in SAM.
 const STABILITY_SCORE_OFFSET: f32 = 1.0;
@@ -77,6 +78,16 @@ impl Answer {
     fn score(&self) -> f32 {
         self.predicted_iou * self.stability_score
     }
+
+    fn origin(&self, prompt: &Prompt) -> ObjectOrigin {
+        ObjectOrigin {
+            score: self.score(),
+            predicted_iou: Some(self.predicted_iou),
+            stability_score: Some(self.stability_score),
+            prompt: prompt.points.iter().find(|point| point.positive).map(|point| [point.y, point.x]),
+            cut: false,
+        }
+    }
 }
 
 impl Prompted {
@@ -126,6 +137,77 @@ impl Prompted {
         Ok(merge(size, prompts, &answers))
     }
 
+    /// Looks at all prompts of an image of `size` before any work.
+    ///
+    /// # Errors
+    /// Which prompt cannot be used, and why.
+    pub fn check(prompts: &[Prompt], size: [u32; 2]) -> Result<(), (usize, String)> {
+        prompts
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, prompt)| check(prompt, size).map_err(|message| (index, message)))
+    }
+
+    /// The tile that owns a prompt is the one whose inner part holds this `[y, x]`: the first positive point, else the first point,
+    /// else the middle of the box, inside an image of `[h, w]`. `None` for a prompt of a mask alone.
+    pub fn anchor(prompt: &Prompt, [h, w]: [u32; 2]) -> Option<[u32; 2]> {
+        let point = prompt.points.iter().find(|point| point.positive).or(prompt.points.first());
+        let [y, x] = match (point, prompt.bounds) {
+            (Some(point), _) => [point.y, point.x],
+            (None, Some(bounds)) => [(bounds.y0 + bounds.y1) / 2.0, (bounds.x0 + bounds.x1) / 2.0],
+            (None, None) => return None,
+        };
+        Some([
+            (y.round().max(0.0) as u32).min(h.saturating_sub(1)),
+            (x.round().max(0.0) as u32).min(w.saturating_sub(1)),
+        ])
+    }
+
+    /// One object for each prompt that a tile owns, in the image's frame; `chosen` are their indices among `prompts`, which are in
+    /// the image's frame too.
+    ///
+    /// # Errors
+    /// What the network reports.
+    pub fn tile<M: PromptModel>(
+        &self,
+        model: &M,
+        embedding: &M::Embedding,
+        tile: &Tile,
+        prompts: &[Prompt],
+        chosen: &[usize],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Found>, M::Error> {
+        let (dy, dx) = (tile.outer.y0, tile.outer.x0);
+        let whole_image = [u32::MAX; 2];
+        let mut found = Vec::with_capacity(chosen.len());
+        for batch in chosen.chunks(self.batch_size.max(1)) {
+            let moved: Vec<Prompt> = batch.iter().map(|&index| moved(&prompts[index], dy as f32, dx as f32)).collect();
+            let candidates = model.decode(embedding, &moved, self.multimask)?;
+            let answers: Vec<Answer> = candidates.into_par_iter().map(|of_prompt| self.best(of_prompt)).collect();
+            found.extend(answers.into_iter().zip(batch).map(|(answer, &index)| Found {
+                origin: answer.origin(&prompts[index]),
+                mask: answer.mask.translate(dy, dx),
+                anchor: Self::anchor(&prompts[index], whole_image).unwrap_or_default(),
+                prompt: index,
+                tile: *tile,
+            }));
+            progress(found.len(), chosen.len());
+        }
+        Ok(found)
+    }
+
+    /// The image of `size` from the objects of all its tiles, painted as [`Prompted::run`] paints.
+    pub fn paint_found(&self, size: [u32; 2], found: &[Found]) -> Segmentation {
+        let mut order: Vec<&Found> = found.iter().collect();
+        order.sort_by(|a, b| b.origin.score.total_cmp(&a.origin.score).then(a.prompt.cmp(&b.prompt)));
+        let mut labels = Labels::zeros(size);
+        for object in order {
+            labels.paint_where_empty(&object.mask, object.prompt as u32 + 1);
+        }
+        let of_prompt = |id: u32| found.iter().find(|object| object.prompt as u32 + 1 == id);
+        Segmentation::from_labels(labels, |id| of_prompt(id).map_or_else(ObjectOrigin::default, |object| object.origin))
+    }
+
     /// The candidate with the highest predicted IoU, the first of equals.
     fn best(&self, candidates: Vec<Candidate>) -> Answer {
         let best = candidates.into_iter().reduce(|a, b| if b.predicted_iou > a.predicted_iou { b } else { a });
@@ -147,15 +229,19 @@ fn merge(size: [u32; 2], prompts: &[Prompt], answers: &[Answer]) -> Segmentation
     for index in order {
         labels.paint_where_empty(&answers[index].mask, index as u32 + 1);
     }
-    Segmentation::from_labels(labels, |id| {
-        let (answer, prompt) = (&answers[id as usize - 1], &prompts[id as usize - 1]);
-        ObjectOrigin {
-            score: answer.score(),
-            predicted_iou: Some(answer.predicted_iou),
-            stability_score: Some(answer.stability_score),
-            prompt: prompt.points.iter().find(|point| point.positive).map(|point| [point.y, point.x]),
-        }
-    })
+    Segmentation::from_labels(labels, |id| answers[id as usize - 1].origin(&prompts[id as usize - 1]))
+}
+
+/// The same prompt in a frame whose origin lies `dy` rows below and `dx` columns to the right.
+fn moved(prompt: &Prompt, dy: f32, dx: f32) -> Prompt {
+    let mut moved = prompt.clone();
+    for point in &mut moved.points {
+        (point.y, point.x) = (point.y - dy, point.x - dx);
+    }
+    if let Some(bounds) = &mut moved.bounds {
+        (bounds.y0, bounds.x0, bounds.y1, bounds.x1) = (bounds.y0 - dy, bounds.x0 - dx, bounds.y1 - dy, bounds.x1 - dx);
+    }
+    moved
 }
 
 /// Whether a prompt can be used on an image of `[h, w]`; what is wrong if not.

@@ -21,6 +21,8 @@ pub struct ObjectRecord {
     pub stability_score: Option<f32>,
     /// The prompt point `[y, x]` the object came from, if it came from one.
     pub prompt: Option<[f32; 2]>,
+    /// Whether the object was larger than what the network was shown of it, so that its outline may be wrong where pieces meet.
+    pub cut: bool,
 }
 
 /// What a strategy knows of an object beyond its pixels; the fields are those of [`ObjectRecord`].
@@ -34,6 +36,8 @@ pub struct ObjectOrigin {
     pub stability_score: Option<f32>,
     /// The prompt point `[y, x]` the object came from, if it came from one.
     pub prompt: Option<[f32; 2]>,
+    /// Whether the object was larger than what the network was shown of it, so that its outline may be wrong where pieces meet.
+    pub cut: bool,
 }
 
 /// A label image and one record for each of its objects, in order of id.
@@ -72,10 +76,10 @@ impl Segmentation {
             .zip(old_ids.into_iter().skip(1))
             .enumerate()
             .map(|(index, (((area_px, rect), [sum_y, sum_x]), old_id))| {
-                let ObjectOrigin { score, predicted_iou, stability_score, prompt } = describe(old_id);
+                let ObjectOrigin { score, predicted_iou, stability_score, prompt, cut } = describe(old_id);
                 let centroid = [sum_y as f64 / area_px as f64, sum_x as f64 / area_px as f64];
                 let id = index as u32 + 1;
-                ObjectRecord { id, area_px, rect, centroid, score, predicted_iou, stability_score, prompt }
+                ObjectRecord { id, area_px, rect, centroid, score, predicted_iou, stability_score, prompt, cut }
             })
             .collect();
         Self { labels, objects }

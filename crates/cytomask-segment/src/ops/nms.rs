@@ -51,6 +51,22 @@ pub fn mask_nms(
     })
 }
 
+/// Indices of the masks that survive when earlier ones come before later ones and `may_suppress(earlier, later)` says which pairs
+/// count: a mask is dropped when it overlaps a kept, earlier one by more than `threshold`. In the order given.
+pub fn ordered_mask_nms(
+    masks: &[&Mask],
+    threshold: f32,
+    overlap: Overlap,
+    may_suppress: impl Fn(usize, usize) -> bool,
+) -> Vec<usize> {
+    let rects: Vec<Rect> = masks.iter().map(|mask| mask.rect()).collect();
+    // Equal scores keep the order of the input.
+    greedy(&rects, &vec![0.0; masks.len()], |kept, other| {
+        may_suppress(kept, other)
+            && mask_overlap(masks[kept], masks[other], overlap, masks[kept].intersection_area(masks[other])) > threshold
+    })
+}
+
 /// Overlap of two masks whose common area is `common`; 0 for two empty masks.
 fn mask_overlap(a: &Mask, b: &Mask, overlap: Overlap, common: u64) -> f32 {
     match overlap {

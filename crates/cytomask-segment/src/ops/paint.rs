@@ -1,8 +1,8 @@
 //! Masks painted into one label image, as µSAM's `mask_data_to_segmentation` does.
 
-use cytomask_image::{Labels, Mask};
+use cytomask_image::{Labels, Mask, Rect};
 
-use super::components::{Connectivity, label_ids};
+use super::components::{Connectivity, label_mask};
 
 /// Which mask keeps a pixel that several claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,24 +47,27 @@ impl Paint {
         let mut order: Vec<usize> = (0..masks.len()).filter(|&index| masks[index].area() >= self.min_size_px).collect();
         order.sort_by_key(|&index| std::cmp::Reverse(masks[index].area()));
 
-        let mut painted = Labels::zeros(size);
+        let mut labels = Labels::zeros(size);
         for (position, &index) in order.iter().enumerate() {
             let id = position as u32 + 1;
             match self.claim {
-                Claim::Largest => painted.paint_where_empty(masks[index], id),
-                Claim::Smallest => paint_over(&mut painted, masks[index], id),
+                Claim::Largest => labels.paint_where_empty(masks[index], id),
+                Claim::Smallest => paint_over(&mut labels, masks[index], id),
             }
         }
-        let mut labels = if self.separate_pieces { label_ids(&painted, Connectivity::Four) } else { painted.clone() };
-
-        // Every object lies within one mask, so any of its pixels names that mask.
-        let mut counts = vec![0_u64; labels.max_id() as usize + 1];
-        let mut mask_of_label = vec![0; counts.len()];
-        for (&label, &position) in labels.as_slice().iter().zip(painted.as_slice()) {
-            counts[label as usize] += 1;
-            if position != 0 {
-                mask_of_label[label as usize] = order[position as usize - 1];
+        // From here on in place: a second label image would be the largest thing in memory.
+        let mut mask_of_label = order.clone();
+        if self.separate_pieces {
+            for (position, &index) in order.iter().enumerate() {
+                let next = mask_of_label.len() as u32 + 1;
+                let extra = separate(&mut labels, &masks[index].rect(), position as u32 + 1, next);
+                mask_of_label.extend(std::iter::repeat_n(index, extra as usize));
             }
+            number_by_position(&mut labels, &mut mask_of_label);
+        }
+        let mut counts = vec![0_u64; mask_of_label.len() + 1];
+        for &label in labels.as_slice() {
+            counts[label as usize] += 1;
         }
         let mut removed: Vec<bool> = counts.iter().map(|&count| count < self.min_size_px).collect();
         if self.remove_largest {
@@ -84,9 +87,53 @@ impl Paint {
             }
         }
         let kept = labels.relabel();
-        let mask_of_object = kept.into_iter().skip(1).map(|label| mask_of_label[label as usize]).collect();
+        let mask_of_object = kept.into_iter().skip(1).map(|label| mask_of_label[label as usize - 1]).collect();
         Painted { labels, mask_of_object }
     }
+}
+
+/// Gives every piece of object `id` but its first an id of its own, from `next` on, and returns how many there were. Pieces touch
+/// by edges; all of the object lies inside `rect`.
+fn separate(labels: &mut Labels, rect: &Rect, id: u32, next: u32) -> u32 {
+    if rect.is_empty() {
+        return 0;
+    }
+    let mine: Vec<bool> = (rect.y0..rect.y1)
+        .flat_map(|y| (rect.x0..rect.x1).map(move |x| (y, x)))
+        .map(|(y, x)| labels.at(y, x) == id)
+        .collect();
+    let pieces = label_mask(rect.size(), &mine, Connectivity::Four);
+    let count = pieces.max_id();
+    if count < 2 {
+        return 0;
+    }
+    let width = labels.size()[1] as usize;
+    let ids = labels.as_mut_slice();
+    for (index, &piece) in pieces.as_slice().iter().enumerate() {
+        if piece > 1 {
+            let (y, x) = (index / rect.width() as usize, index % rect.width() as usize);
+            ids[(rect.y0 as usize + y) * width + rect.x0 as usize + x] = next + piece - 2;
+        }
+    }
+    count - 1
+}
+
+/// Numbers objects in the order of their first pixels; `values[id − 1]` holds something for every id and follows. Objects without
+/// pixels go.
+pub(crate) fn number_by_position(labels: &mut Labels, values: &mut Vec<usize>) {
+    let mut new = vec![0_u32; values.len() + 1];
+    let mut moved = Vec::with_capacity(values.len());
+    for id in labels.as_mut_slice() {
+        if *id != 0 {
+            let old = *id as usize;
+            if new[old] == 0 {
+                moved.push(values[old - 1]);
+                new[old] = moved.len() as u32;
+            }
+            *id = new[old];
+        }
+    }
+    *values = moved;
 }
 
 fn paint_over(labels: &mut Labels, mask: &Mask, id: u32) {
