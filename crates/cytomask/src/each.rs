@@ -3,11 +3,11 @@
 //! | mode | once an image | once for settings that share | for every setting |
 //! |---|---|---|---|
 //! | AMG | the grid's masks, by the loosest filters | – | filters, suppression, painting |
-//! | AIS | joined maps | smoothed maps; watershed | least size |
+//! | AIS | maps | smoothed maps; watershed | least size |
 //! | APG | each prompt's mask | derived prompts | suppression, painting |
 //!
 //! As µSAM's `initialize` and `generate`, and finer. The settings of a group run in parallel, and each result goes to the caller and
-//! away, so that memory holds a few label images, not one a setting.
+//! away, so that memory holds a few label images, not one a setting. An image of several tiles shares its features only.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,7 @@ use cytomask_segment::apg::KnownProposals;
 use cytomask_segment::{Ais, Amg, Apg, Segmentation};
 use rayon::prelude::*;
 
-use crate::job::{self, TileResult};
+use crate::job;
 use crate::{Error, Prepared, Strategy};
 
 /// Answers of the network that outlive one call.
@@ -57,10 +57,10 @@ impl Prepared {
         let (mut amg, mut ais, mut apg) = (Vec::new(), Vec::new(), Vec::new());
         for (index, strategy) in strategies.iter().enumerate() {
             match strategy {
-                // Only an image of one tile has all its grid's masks in one frame.
+                // Objects of several tiles are joined anew for each of the settings.
                 Strategy::Amg(settings) if self.tiles.len() == 1 => amg.push((index, settings)),
-                Strategy::Ais(settings) if !self.tiles.is_empty() => ais.push((index, settings)),
-                Strategy::Apg(settings) if !self.tiles.is_empty() => apg.push((index, settings)),
+                Strategy::Ais(settings) if self.tiles.len() == 1 => ais.push((index, settings)),
+                Strategy::Apg(settings) if self.tiles.len() == 1 => apg.push((index, settings)),
                 other => results.put(index, self.segment(other, &mut |_| {})?),
             }
         }
@@ -123,19 +123,16 @@ impl Prepared {
     }
 
     fn each_ais<T: Send>(&self, settings: &[(usize, &Ais)], results: &Results<'_, T>) -> Result<(), Error> {
-        let Some((_, first)) = settings.first() else { return Ok(()) };
-        let strategy = Strategy::Ais(**first);
-        let of_tile = |tile| job::segment_tile(&self.model, &strategy, &self.image, tile, &mut |_, _| {});
-        let parts = self.tiles.iter().map(of_tile).collect::<Result<Vec<TileResult>, Error>>()?;
-        let fields = job::join_fields(self.size(), parts)?;
+        let (false, [tile]) = (settings.is_empty(), self.tiles.as_slice()) else { return Ok(()) };
+        let fields = tile.fields(&self.model)?;
         let smoothing = |ais: &Ais| [ais.foreground_smoothing, ais.distance_smoothing];
         for same_maps in groups(settings, |a, b| smoothing(a) == smoothing(b)) {
-            let smoothed = same_maps[0].1.smooth(&fields);
+            let smoothed = same_maps[0].1.smooth(fields);
             let but_for_size = |ais: &Ais| Ais { min_size: 0, ..*ais };
             groups(&same_maps, |a, b| but_for_size(a) == but_for_size(b)).par_iter().for_each(|same_objects| {
                 let labels = same_objects[0].1.flood(&smoothed);
                 for &(index, ais) in same_objects {
-                    results.put(index, ais.finish(labels.clone(), &fields));
+                    results.put(index, ais.finish(labels.clone(), fields));
                 }
             });
         }

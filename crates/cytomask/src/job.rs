@@ -1,29 +1,35 @@
-//! The work on one image in pieces: [`plan`] cuts it into tiles, [`run_tile`] does one, [`merge`] joins the results.
+//! The work on one image in pieces: [`plan`] cuts it into tiles, [`run_tile`] does one, [`join`] (for an image of one tile
+//! [`merge`]) joins the results.
 //!
-//! A tile is computed with a halo around its inner part. With APG an object belongs to the tile whose inner part holds its prompt;
-//! its mask may reach into the halo, and what two tiles found twice is removed by the suppression all masks go through. With AIS
-//! the inner parts of the maps are put together and segmented as one. Neither depends on the order of tiles or on who computed
-//! them. An object larger than the halo is cut: see KNOWN_ISSUES.md.
+//! A tile is computed with a halo around its inner part, and keeps what belongs to the inner part: objects by their prompts or
+//! centroids, masks as far as the tile sees. What two tiles found twice, and what is larger than the halo, is settled by
+//! [`cytomask_segment::stitch`]. Nothing depends on the order of tiles or on who computed them
+//! (docs/decisions/0022-tiles.md).
 
-use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use cytomask_image::{Rect, Rgb, Tile, tiles};
+use cytomask_image::{Rect, Tile, tiles};
 use cytomask_models::{Embedding, Model};
 use cytomask_segment::apg::{DerivedPrompt, Proposal};
+use cytomask_segment::stitch::{Found, keeps};
 use cytomask_segment::{Apg, FieldModel, Fields, PromptModel, Segmentation};
 
-use crate::{Error, ErrorKind, Strategy};
+use crate::large::prompts_in;
+use crate::{Error, ErrorKind, Pixels, Strategy};
+
+pub use crate::large::join;
 
 /// What one tile contributes, in the frame of the whole image.
 #[derive(Clone, Debug)]
 pub enum TileResult {
-    /// Maps of the tile's inner part.
+    /// Maps of an image of one tile.
     Fields(Rect, Fields),
-    /// Masks whose prompts lie in the tile's inner part.
+    /// Masks of an image of one tile.
     Proposals(Vec<Proposal>),
     /// The finished result of an image of one tile.
     Whole(Segmentation),
+    /// What one of several tiles keeps.
+    Found(Vec<Found>),
 }
 
 /// Cuts an image into tiles of `tile_shape` (inner parts) with `halo` around them; one tile without a shape.
@@ -68,41 +74,89 @@ impl TileFeatures {
 ///
 /// # Errors
 /// Whatever the network reports.
-pub fn encode_tile(model: &Model, image: &Rgb, tile: &Tile) -> Result<TileFeatures, Error> {
-    let embedding = model.encode(&tile_pixels(image, tile))?;
+pub fn encode_tile(model: &Model, image: &dyn Pixels, tile: &Tile) -> Result<TileFeatures, Error> {
+    let embedding = model.encode(&*image.read(tile.outer)?)?;
     Ok(TileFeatures { tile: *tile, embedding, fields: OnceLock::new() })
 }
 
 /// Segments an encoded tile of `image`.
 ///
 /// # Errors
-/// Whatever the network reports; `Unsupported` for strategies that cannot be tiled.
+/// Whatever the network reports; `Setting` for prompts that cannot be used.
 pub fn segment_tile(
     model: &Model,
     strategy: &Strategy,
-    image: &Rgb,
+    image: &dyn Pixels,
     features: &TileFeatures,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TileResult, Error> {
-    let tile = &features.tile;
-    require_tileable(strategy, image, tile)?;
+    let size = image.size();
+    if features.tile.inner != Rect::whole(size) {
+        return Ok(TileResult::Found(tile_objects(model, strategy, image, features, None, progress)?));
+    }
     match strategy {
-        Strategy::Ais(_) => {
-            Ok(TileResult::Fields(tile.inner, crop_fields(features.fields(model)?, tile.local_inner())))
-        }
+        Strategy::Ais(_) => Ok(TileResult::Fields(Rect::whole(size), features.fields(model)?.clone())),
         Strategy::Apg(apg) => {
             let prompts = tile_prompts(apg, features, model)?;
-            let proposals = apg.propose(model, &features.embedding, tile.outer.size(), &prompts, progress)?;
+            let proposals = apg.propose(model, &features.embedding, size, &prompts, progress)?;
             Ok(tile_proposals(features, proposals))
         }
         Strategy::Amg(amg) => {
-            let proposals = amg.propose_encoded(model, image, &features.embedding, progress)?;
+            let proposals =
+                amg.propose_encoded(model, &*image.read(Rect::whole(size))?, &features.embedding, progress)?;
             Ok(TileResult::Whole(amg.merge(&proposals)))
         }
         Strategy::Prompted(prompted, prompts) => {
-            let found = prompted.run_encoded(model, &features.embedding, image.size, prompts, progress);
+            let found = prompted.run_encoded(model, &features.embedding, size, prompts, progress);
             Ok(TileResult::Whole(found.map_err(unusable_prompt)?))
         }
+    }
+}
+
+/// What an encoded tile of several keeps; of given prompts the `chosen` ones, else those its inner part holds.
+fn tile_objects(
+    model: &Model,
+    strategy: &Strategy,
+    image: &dyn Pixels,
+    features: &TileFeatures,
+    chosen: Option<&[usize]>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<Found>, Error> {
+    let (tile, embedding, size) = (&features.tile, &features.embedding, image.size());
+    Ok(match strategy {
+        Strategy::Ais(ais) => ais.tile(features.fields(model)?, tile, size),
+        Strategy::Apg(apg) => apg.tile(model, embedding, features.fields(model)?, tile, progress)?,
+        Strategy::Amg(amg) => amg.tile(model, &*image.read(tile.outer)?, embedding, tile, size, progress)?,
+        Strategy::Prompted(prompted, prompts) => {
+            let chosen = chosen.map_or_else(|| prompts_in(prompts, &tile.inner, size), <[usize]>::to_vec);
+            prompted.tile(model, embedding, tile, prompts, &chosen, progress)?
+        }
+    })
+}
+
+/// What a window around a cut object shows; see [`join`].
+pub(crate) fn window_objects(
+    model: &Model,
+    strategy: &Strategy,
+    image: &dyn Pixels,
+    window: &Tile,
+    fields: Option<&Fields>,
+    prompts: &[usize],
+) -> Result<Vec<Found>, Error> {
+    if let (Strategy::Ais(ais), Some(given)) = (strategy, fields) {
+        return Ok(ais.tile(&crop_fields(given, window.outer), window, image.size()));
+    }
+    let features = with_given(encode_tile(model, image, window)?, fields);
+    tile_objects(model, strategy, image, &features, Some(prompts), &mut |_, _| {})
+}
+
+fn with_given(features: TileFeatures, fields: Option<&Fields>) -> TileFeatures {
+    match fields {
+        Some(given) => {
+            let outer = features.tile.outer;
+            features.with_fields(crop_fields(given, outer))
+        }
+        None => features,
     }
 }
 
@@ -113,10 +167,8 @@ pub fn segment_tile(
 pub(crate) fn tile_prompts(apg: &Apg, features: &TileFeatures, model: &Model) -> Result<Vec<DerivedPrompt>, Error> {
     let tile = &features.tile;
     let mut prompts = apg.derive_prompts(features.fields(model)?);
-    prompts.retain(|prompt| {
-        let [y, x] = prompt.point;
-        tile.inner.contains(y + tile.outer.y0, x + tile.outer.x0)
-    });
+    let (dy, dx) = (tile.outer.y0, tile.outer.x0);
+    prompts.retain(|prompt| keeps(tile, [prompt.point[0] + dy, prompt.point[1] + dx]));
     Ok(prompts)
 }
 
@@ -134,110 +186,52 @@ pub(crate) fn tile_proposals(features: &TileFeatures, proposals: Vec<Proposal>) 
 pub fn run_tile(
     model: &Model,
     strategy: &Strategy,
-    image: &Rgb,
+    image: &dyn Pixels,
     tile: &Tile,
     fields: Option<&Fields>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TileResult, Error> {
-    require_tileable(strategy, image, tile)?;
+    let whole = tile.inner == Rect::whole(image.size());
     match (strategy, fields) {
         // Given maps are all that AIS needs.
-        (Strategy::Ais(_), Some(given)) => Ok(TileResult::Fields(tile.inner, crop_fields(given, tile.inner))),
+        (Strategy::Ais(_), Some(given)) if whole => Ok(TileResult::Fields(tile.inner, given.clone())),
+        (Strategy::Ais(ais), Some(given)) => {
+            Ok(TileResult::Found(ais.tile(&crop_fields(given, tile.outer), tile, image.size())))
+        }
         // Prompts are looked at before the image is encoded.
-        (Strategy::Prompted(prompted, prompts), _) => {
-            let found = prompted.run(model, image, prompts, progress);
+        (Strategy::Prompted(prompted, prompts), _) if whole => {
+            let found = prompted.run(model, &*image.read(tile.outer)?, prompts, progress);
             Ok(TileResult::Whole(found.map_err(unusable_prompt)?))
         }
+        (Strategy::Prompted(_, prompts), _) if prompts_in(prompts, &tile.inner, image.size()).is_empty() => {
+            Ok(TileResult::Found(Vec::new()))
+        }
         _ => {
-            let features = encode_tile(model, image, tile)?;
-            let features = match fields {
-                Some(given) => features.with_fields(crop_fields(given, tile.outer)),
-                None => features,
-            };
+            let features = with_given(encode_tile(model, image, tile)?, fields);
             segment_tile(model, strategy, image, &features, progress)
         }
     }
-}
-
-fn require_tileable(strategy: &Strategy, image: &Rgb, tile: &Tile) -> Result<(), Error> {
-    if tile.inner == Rect::whole(image.size) || matches!(strategy, Strategy::Ais(_) | Strategy::Apg(_)) {
-        return Ok(());
-    }
-    let message = format!("mode {} has no tiles; leave --tile_shape out or use --mode apg or ais", strategy.name());
-    Err(Error::new(ErrorKind::Unsupported, message))
 }
 
 fn unusable_prompt(error: impl std::error::Error) -> Error {
     Error::new(ErrorKind::Setting, error.to_string())
 }
 
-fn tile_pixels<'a>(image: &'a Rgb, tile: &Tile) -> Cow<'a, Rgb> {
-    if tile.inner == Rect::whole(image.size) { Cow::Borrowed(image) } else { Cow::Owned(image.crop(tile.outer)) }
-}
-
-/// What a tile without objects contributes; `None` for strategies that are not tiled.
-pub fn empty_tile(strategy: &Strategy, tile: &Tile) -> Option<TileResult> {
-    match strategy {
-        Strategy::Ais(_) => {
-            let size = tile.inner.size();
-            let pixels = tile.inner.area() as usize;
-            let maps = Fields {
-                size,
-                foreground: vec![0.0; pixels],
-                center_distance: vec![1.0; pixels],
-                boundary_distance: vec![1.0; pixels],
-            };
-            Some(TileResult::Fields(tile.inner, maps))
-        }
-        Strategy::Apg(_) => Some(TileResult::Proposals(Vec::new())),
-        Strategy::Amg(_) | Strategy::Prompted(..) => None,
-    }
-}
-
-/// Joins the results of all tiles of an image of `size`, in any order.
+/// Joins the result of an image of one tile; for several tiles see [`join`].
 ///
 /// # Errors
 /// `Setting` when the results are not those of one strategy and image.
 pub fn merge(strategy: &Strategy, size: [u32; 2], results: Vec<TileResult>) -> Result<Segmentation, Error> {
-    match strategy {
-        Strategy::Ais(ais) => Ok(ais.segment(&join_fields(size, results)?)),
-        Strategy::Apg(apg) => {
-            let mut all = Vec::new();
-            for result in results {
-                let TileResult::Proposals(proposals) = result else { return Err(mixed()) };
-                all.extend(proposals);
-            }
-            // Tiles may come in any order; equal scores are decided by position, not by arrival.
-            all.sort_by_key(|proposal: &Proposal| proposal.point);
-            Ok(apg.merge(size, all))
-        }
-        Strategy::Amg(_) | Strategy::Prompted(..) => match results.into_iter().next() {
-            Some(TileResult::Whole(segmentation)) => Ok(segmentation),
-            _ => Err(mixed()),
-        },
+    let [result] = <[TileResult; 1]>::try_from(results).map_err(|_| mixed())?;
+    match (strategy, result) {
+        (_, TileResult::Whole(segmentation)) if segmentation.labels.size() == size => Ok(segmentation),
+        (Strategy::Ais(ais), TileResult::Fields(_, maps)) if maps.size == size => Ok(ais.segment(&maps)),
+        (Strategy::Apg(apg), TileResult::Proposals(proposals)) => Ok(apg.merge(size, proposals)),
+        _ => Err(mixed()),
     }
 }
 
-/// The decoder maps of an image of `size` from those of its tiles' inner parts.
-pub(crate) fn join_fields(size: [u32; 2], parts: Vec<TileResult>) -> Result<Fields, Error> {
-    let pixels = size[0] as usize * size[1] as usize;
-    let mut whole = Fields {
-        size,
-        foreground: vec![0.0; pixels],
-        center_distance: vec![1.0; pixels],
-        boundary_distance: vec![1.0; pixels],
-    };
-    for part in parts {
-        let TileResult::Fields(inner, maps) = part else { return Err(mixed()) };
-        if maps.size != inner.size() || inner.y1 > size[0] || inner.x1 > size[1] {
-            return Err(mixed());
-        }
-        paste(&mut whole, &maps, inner);
-    }
-    Ok(whole)
-}
-
-fn mixed() -> Error {
+pub(crate) fn mixed() -> Error {
     Error::new(ErrorKind::Setting, "tile results of different strategies or images")
 }
 
@@ -257,17 +251,4 @@ fn crop_fields(fields: &Fields, rect: Rect) -> Fields {
         center_distance: crop(&fields.center_distance),
         boundary_distance: crop(&fields.boundary_distance),
     }
-}
-
-fn paste(whole: &mut Fields, part: &Fields, rect: Rect) {
-    let (width, part_width) = (whole.size[1] as usize, part.size[1] as usize);
-    let copy = |to: &mut Vec<f32>, from: &[f32]| {
-        for (row, y) in (rect.y0 as usize..rect.y1 as usize).enumerate() {
-            let start = y * width + rect.x0 as usize;
-            to[start..start + part_width].copy_from_slice(&from[row * part_width..(row + 1) * part_width]);
-        }
-    };
-    copy(&mut whole.foreground, &part.foreground);
-    copy(&mut whole.center_distance, &part.center_distance);
-    copy(&mut whole.boundary_distance, &part.boundary_distance);
 }

@@ -7,12 +7,13 @@
 
 use std::sync::Mutex;
 
-use cytomask_image::{Rect, Rgb};
+use cytomask_image::{Rect, Rgb, Tile};
 use cytomask_models::Model;
 use cytomask_segment::Segmentation;
 
 use crate::each::Answers;
 use crate::job::{self, TileFeatures};
+use crate::large::check_prompts;
 use crate::{Error, Phase, Segmenter, Strategy};
 
 /// Three channels of four bytes.
@@ -57,6 +58,10 @@ impl Prepared {
         if self.tiles.is_empty() {
             return Ok(Segmentation::empty(self.size()));
         }
+        let several = self.tiles.len() > 1;
+        if several {
+            check_prompts(strategy, self.size())?;
+        }
         let mut results = Vec::with_capacity(self.tiles.len());
         for (done, features) in self.tiles.iter().enumerate() {
             report(Phase::Tile { done, total: self.tiles.len() });
@@ -64,6 +69,10 @@ impl Prepared {
             results.push(job::segment_tile(&self.model, strategy, &self.image, features, &mut prompts)?);
         }
         report(Phase::Merge);
+        if several {
+            let tiles: Vec<Tile> = self.tiles.iter().map(|features| features.tile).collect();
+            return job::join(&self.model, strategy, &self.image, None, &tiles, results);
+        }
         job::merge(strategy, self.size(), results)
     }
 }

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use cytomask_image::{Image, Normalization, Rect, Rgb, Tile};
+use cytomask_image::{Image, Normalization, Rgb, Tile};
 use cytomask_models::{DeviceChoice, Family, Model, ScaleChoice};
 use cytomask_segment::{FieldModel, Fields, PromptModel, Segmentation};
 use cytomask_weights::{Checkpoint, Store, StoreOptions};
 
-use crate::{Error, ErrorKind, Strategy, embedded, job};
+use crate::large::Work;
+use crate::{Error, ErrorKind, Pixels, Strategy, embedded, job};
 
 /// Tiles of the built-in model: inner side and halo, pixels of the network's input. With the halo it is the largest frame the model
 /// was trained to place prompts in (1024).
@@ -91,6 +92,7 @@ pub struct Segmenter {
     tile_shape: Option<Option<[u32; 2]>>,
     halo: Option<[u32; 2]>,
     skip_empty: Option<f32>,
+    tile_jobs: usize,
 }
 
 impl Segmenter {
@@ -105,7 +107,15 @@ impl Segmenter {
     /// Takes an opened model, with the strategy and settings that suit it.
     pub fn new(model: Model) -> Self {
         let strategy = Strategy::default_for(&model);
-        Self { model, strategy, normalization: None, tile_shape: None, halo: None, skip_empty: None }
+        Self {
+            model,
+            strategy,
+            normalization: None,
+            tile_shape: None,
+            halo: None,
+            skip_empty: None,
+            tile_jobs: 1,
+        }
     }
 
     /// Chooses another strategy.
@@ -154,7 +164,15 @@ impl Segmenter {
             tile_shape: self.tile_shape,
             halo: self.halo,
             skip_empty: self.skip_empty,
+            tile_jobs: self.tile_jobs,
         }
+    }
+
+    /// Computes so many tiles of a large image at a time; the result is the same, the memory that of as many tiles.
+    #[must_use]
+    pub fn tile_jobs(mut self, jobs: usize) -> Self {
+        self.tile_jobs = jobs.max(1);
+        self
     }
 
     /// The model.
@@ -192,36 +210,50 @@ impl Segmenter {
         fields: Option<&Fields>,
         report: &mut dyn FnMut(Phase),
     ) -> Result<Segmentation, Error> {
-        if image.size.contains(&0) {
-            return Ok(Segmentation::empty(image.size));
+        self.run_pixels(image, fields, report)
+    }
+
+    /// As [`Segmenter::run_rgb`] for an image that need not be in memory. Memory beyond the labels (four bytes a pixel) and the masks
+    /// of the objects is that of one tile, or of as many as [`Segmenter::tile_jobs`] says.
+    ///
+    /// # Errors
+    /// As [`Segmenter::run`].
+    pub fn run_pixels(
+        &self,
+        image: &dyn Pixels,
+        fields: Option<&Fields>,
+        report: &mut dyn FnMut(Phase),
+    ) -> Result<Segmentation, Error> {
+        let size = image.size();
+        if size.contains(&0) {
+            return Ok(Segmentation::empty(size));
         }
-        if let Some(fields) = fields.filter(|fields| fields.size != image.size) {
-            let message = format!("decoder maps of {:?} for an image of {:?}", fields.size, image.size);
+        if let Some(fields) = fields.filter(|fields| fields.size != size) {
+            let message = format!("decoder maps of {:?} for an image of {size:?}", fields.size);
             return Err(Error::new(ErrorKind::Setting, message));
         }
         let (model, tiles) = self.layout(image)?;
-        let mut results = Vec::with_capacity(tiles.len());
-        for (done, tile) in tiles.iter().enumerate() {
-            report(Phase::Tile { done, total: tiles.len() });
-            if self.skip_empty.is_some_and(|levels| image.contrast(tile.outer) < levels)
-                && let Some(nothing) = job::empty_tile(&self.strategy, tile)
-            {
-                results.push(nothing);
-                continue;
+        let jobs = self.tile_jobs;
+        let work = Work { model: &model, strategy: &self.strategy, image, fields, skip_empty: self.skip_empty, jobs };
+        if let [tile] = tiles.as_slice() {
+            report(Phase::Tile { done: 0, total: 1 });
+            if work.is_empty(tile)? {
+                return Ok(Segmentation::empty(size));
             }
             let mut prompts = |done, total| report(Phase::Prompts { done, total });
-            results.push(job::run_tile(&model, &self.strategy, image, tile, fields, &mut prompts)?);
+            let result = job::run_tile(&model, &self.strategy, image, tile, fields, &mut prompts)?;
+            report(Phase::Merge);
+            return job::merge(&self.strategy, size, vec![result]);
         }
-        report(Phase::Merge);
-        job::merge(&self.strategy, image.size, results)
+        work.run(&tiles, report)
     }
 
     /// The model at the scale an image is to be seen at, and the image's tiles. One scale is estimated for all of several tiles.
-    pub(crate) fn layout(&self, image: &Rgb) -> Result<(Cow<'_, Model>, Vec<Tile>), Error> {
-        let tiles = self.plan(image.size, 1.0)?;
+    pub(crate) fn layout(&self, image: &dyn Pixels) -> Result<(Cow<'_, Model>, Vec<Tile>), Error> {
+        let tiles = self.plan(image.size(), 1.0)?;
         if tiles.len() > 1 && self.model.scale() == Some(ScaleChoice::Auto) {
             let scale = self.estimate_scale(image, &tiles)?;
-            return Ok((Cow::Owned(self.model.with_scale(ScaleChoice::Fixed(scale))), self.plan(image.size, scale)?));
+            return Ok((Cow::Owned(self.model.with_scale(ScaleChoice::Fixed(scale))), self.plan(image.size(), scale)?));
         }
         Ok((Cow::Borrowed(&self.model), tiles))
     }
@@ -248,13 +280,12 @@ impl Segmenter {
     }
 
     /// One scale for all tiles of an image, from the objects a few of them show.
-    fn estimate_scale(&self, image: &Rgb, tiles: &[Tile]) -> Result<f32, Error> {
+    fn estimate_scale(&self, image: &dyn Pixels, tiles: &[Tile]) -> Result<f32, Error> {
         let natural = self.model.with_scale(ScaleChoice::Fixed(1.0));
         let step = tiles.len().div_ceil(SCALE_TILES);
         let mut areas = Vec::new();
         for tile in tiles.iter().step_by(step) {
-            let pixels = image.crop(Rect { ..tile.outer });
-            let fields = natural.fields(&natural.encode(&pixels)?)?;
+            let fields = natural.fields(&natural.encode(&*image.read(tile.outer)?)?)?;
             areas.extend(Model::object_areas(&fields));
         }
         Ok(Model::scale_for(&areas))
