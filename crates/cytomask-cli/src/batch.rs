@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cytomask::batch::{Event, Failure, Limits, Outcome, Read, Work};
-use cytomask::{Fields, Image, Phase, Resolved, Rgb, ScaleChoice, Segmentation, Segmenter, Selected, Selection};
+use cytomask::{
+    Fields, Image, Phase, Pixels, Rect, Resolved, ScaleChoice, Segmentation, Segmenter, Selection, Source, StoredPixels,
+};
 use serde_json::{Value, json};
 
 use crate::args::SegmentArgs;
@@ -93,9 +95,17 @@ pub(crate) struct Batch<'a> {
 /// Images of more samples are let go before they are segmented, and their objects have no intensities.
 const MEASURED_SAMPLES: usize = 1 << 27;
 
+/// What reading an image comes to.
+enum Picture {
+    /// In memory.
+    Whole(Image),
+    /// One of several tiles, which are read when their turn comes.
+    Stored(Box<Source>),
+}
+
 /// An image between reading and segmenting.
 pub(crate) struct Loaded {
-    image: Image,
+    picture: Picture,
     from: Resolved,
     expected: Value,
     /// Why earlier results do not count.
@@ -105,10 +115,10 @@ pub(crate) struct Loaded {
 
 /// An image between segmenting and writing.
 pub(crate) struct Segmented {
-    /// Kept for intensities.
+    /// In memory, kept for intensities.
     image: Option<Image>,
     from: Resolved,
-    rgb: Rgb,
+    pixels: Box<dyn Pixels + Send>,
     segmentation: Segmentation,
     provenance: Value,
     again: Option<String>,
@@ -433,27 +443,52 @@ impl<'a> Batch<'a> {
             State::Outdated(why) => Some(why),
             State::New => None,
         };
-        let Selected { image, from } = self.selection.read(&input.path)?;
-        expected["input"]["size"] = json!(image.size);
-        expected["input"]["channels"] = json!(image.channels);
+        let source = self.selection.open(&input.path)?;
+        let held = source.description();
+        let from = self.selection.resolve(held).with_context(|| input.path.display().to_string())?;
+        let size = held.size;
+        let picture = if self.segmenter.plan(size, 1.0)?.len() > 1 {
+            Picture::Stored(Box::new(source))
+        } else {
+            let whole = Rect::whole(size);
+            Picture::Whole(source.read_image(from.time, from.projection, &from.channels, whole)?)
+        };
+        expected["input"]["size"] = json!(size);
+        expected["input"]["channels"] = json!(from.channels.len());
         expected["input"]["pixel_size_um"] = json!(from.pixel_size_um);
-        Ok(Read::Loaded(Loaded { image, from, expected, again, seconds: start.elapsed().as_secs_f64() }))
+        Ok(Read::Loaded(Loaded { picture, from, expected, again, seconds: start.elapsed().as_secs_f64() }))
+    }
+
+    /// Whether an image is small enough to be read again for intensities, by what its provenance says of it.
+    fn is_measurable(&self, provenance: &Value) -> bool {
+        let number = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
+        let held = &provenance["input"];
+        let pixels = number(&held["size"][0]).saturating_mul(number(&held["size"][1]));
+        pixels.saturating_mul(number(&held["channels"])) <= MEASURED_SAMPLES as u64
     }
 
     fn segment_one(&self, index: usize, loaded: Loaded) -> Result<Segmented> {
         let start = Instant::now();
-        let Loaded { image, from, expected: mut provenance, again, seconds } = loaded;
+        let Loaded { picture, from, expected: mut provenance, again, seconds } = loaded;
         let path = &self.inputs[index].path;
         let normalization = self.segmenter.chosen_normalization();
-        let rgb = image.to_rgb(normalization).map_err(|error| error.with_path(path))?;
-        // A large image is not held through segmentation for that.
-        let image = Some(image).filter(|image| image.samples.len() <= MEASURED_SAMPLES);
+        let (pixels, image): (Box<dyn Pixels + Send>, Option<Image>) = match picture {
+            Picture::Whole(image) => {
+                let rgb = image.to_rgb(normalization).map_err(|error| error.with_path(path))?;
+                (Box::new(rgb), Some(image).filter(is_measured))
+            }
+            Picture::Stored(source) => {
+                let channels = from.channels.clone();
+                let pixels = StoredPixels::new(*source, from.time, from.projection, channels, normalization)?;
+                (Box::new(pixels), None)
+            }
+        };
         let mut tiles = (0, 1);
         let scaled = from.scale().map(|scale| self.segmenter.with_scale(ScaleChoice::Fixed(scale)));
         let segmentation = scaled
             .as_ref()
             .unwrap_or(self.segmenter)
-            .run_rgb(&rgb, self.fields.as_ref(), &mut |phase| match phase {
+            .run_pixels(pixels.as_ref(), self.fields.as_ref(), &mut |phase| match phase {
                 Phase::Tile { done, total } => {
                     tiles = (done, total);
                     self.set_part(index, done as f64 / total as f64);
@@ -468,30 +503,28 @@ impl<'a> Batch<'a> {
         provenance["objects"] = json!(segmentation.objects.len());
         let mut warnings = from.warnings.clone();
         warnings.extend(from.contradictions(&segmentation));
-        if image.is_none() {
+        warnings.extend(report_cut(&segmentation, &mut provenance));
+        if image.is_none() && !self.is_measurable(&provenance) {
             warnings.push("the image is too large to be held for intensities; they are not in the table".into());
         }
         provenance["warnings"] = json!(warnings);
-        Ok(Segmented {
-            image,
-            from,
-            rgb,
-            segmentation,
-            provenance,
-            again,
-            seconds: seconds + start.elapsed().as_secs_f64(),
-        })
+        let seconds = seconds + start.elapsed().as_secs_f64();
+        Ok(Segmented { image, from, pixels, segmentation, provenance, again, seconds })
     }
 
     fn write_one(&self, input: &Input, segmented: Segmented) -> Result<Done> {
         let start = Instant::now();
-        let Segmented { image, from, rgb, segmentation, provenance, again, seconds } = segmented;
+        let Segmented { image, from, pixels, segmentation, provenance, again, seconds } = segmented;
         let targets = self.targets(input);
         if let Some(folder) = targets.provenance.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
         }
+        let image = match image {
+            None if self.is_measurable(&provenance) => Some(self.selection.read(&input.path)?.image),
+            image => image,
+        };
         let options = &self.arguments.export_options;
-        let subject = targets.subject(&input.path, image.as_ref(), &from, &rgb, &segmentation);
+        let subject = targets.subject(&input.path, image.as_ref(), &from, pixels.as_ref(), &segmentation);
         let provenance = targets.write(subject, options, provenance)?;
         let picture = self.picture(&targets)?;
         Ok(Done { provenance, picture, again, seconds: seconds + start.elapsed().as_secs_f64() })
@@ -531,6 +564,26 @@ impl Work for Batch<'_> {
     fn write(&self, index: usize, segmented: Segmented) -> Result<Done, String> {
         self.write_one(&self.inputs[index], segmented).map_err(|error| format!("{error:#}"))
     }
+}
+
+/// Whether an image is held through segmentation for its objects' intensities.
+fn is_measured(image: &Image) -> bool {
+    image.samples.len() <= MEASURED_SAMPLES
+}
+
+/// Lists the objects that no tile and no window showed whole in the provenance; a warning for people if there are any.
+fn report_cut(segmentation: &Segmentation, provenance: &mut Value) -> Vec<String> {
+    let cut = segmentation.objects.iter().filter(|object| object.cut);
+    let list: Vec<Value> =
+        cut.map(|object| json!({ "id": object.id, "centroid": object.centroid.map(|at| at.round()) })).collect();
+    if list.is_empty() {
+        return Vec::new();
+    }
+    let objects = if list.len() == 1 { "1 object is".to_owned() } else { format!("{} objects are", list.len()) };
+    let hint =
+        "larger than the network could be shown and put together from pieces (column `cut`); try --scale below 1";
+    provenance["cut"] = Value::Array(list);
+    vec![format!("{objects} {hint}")]
 }
 
 /// A failure with its input's name in front, unless the message says it.

@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &ConvertArgs) -> Result<()> {
         labels: &labels,
         known: Vec::new(),
         image: image.as_ref(),
-        rgb: rgb.as_ref(),
+        pixels: rgb.as_ref().map(|rgb| rgb as &dyn cytomask::Pixels),
         channel_names: Vec::new(),
         pixel_size_um: arguments.pixel_size,
     };

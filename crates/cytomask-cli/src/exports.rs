@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use cytomask::export::{
     Column, Objects, Table, coco, csv, geojson, label_image, measure, ome_zarr, parquet, roi, svg, write_atomically,
 };
-use cytomask::{Image, Labels, ObjectRecord, Rgb, output};
+use cytomask::{Image, Labels, ObjectRecord, Pixels};
 use serde::Serialize;
 
 use crate::draw;
@@ -142,7 +142,7 @@ pub(crate) struct Subject<'a> {
     /// For intensities.
     pub(crate) image: Option<&'a Image>,
     /// For the overlay.
-    pub(crate) rgb: Option<&'a Rgb>,
+    pub(crate) pixels: Option<&'a dyn Pixels>,
     pub(crate) channel_names: Vec<String>,
     pub(crate) pixel_size_um: Option<[f64; 2]>,
 }
@@ -169,9 +169,8 @@ pub(crate) fn write(files: &[(Export, PathBuf)], subject: Subject<'_>, options: 
             (Export::Png | Export::CellposePng, _) => label_image::write_png(path, labels)
                 .context("write labels of more than 16 bits instead: --export tiff (or name the output .tif)")?,
             (Export::Overlay, _) => {
-                let Some(rgb) = subject.rgb else { bail!("{}: an overlay needs the image", path.display()) };
-                let (size, bytes) = draw::overlay(rgb, labels);
-                output::write_rgb_png(path, size, &bytes)?;
+                let Some(pixels) = subject.pixels else { bail!("{}: an overlay needs the image", path.display()) };
+                draw::write_overlay(path, pixels, labels)?;
             }
             (_, None) => {}
             (Export::OmeZarr | Export::OmeZarr05, Some(objects)) => {
@@ -224,12 +223,13 @@ pub(crate) fn refuse_same_files(files: &[(Export, PathBuf)]) -> Result<()> {
 /// What a strategy knows of its objects, as columns.
 pub(crate) fn columns(objects: &[ObjectRecord]) -> Vec<Column> {
     type Known = (&'static str, &'static str, fn(&ObjectRecord) -> Option<f32>);
-    const KNOWN: [Known; 5] = [
+    const KNOWN: [Known; 6] = [
         ("score", "Score", |object| Some(object.score)),
         ("predicted_iou", "Predicted IoU", |object| object.predicted_iou),
         ("stability_score", "Stability score", |object| object.stability_score),
         ("prompt_y", "", |object| object.prompt.map(|[y, _]| y)),
         ("prompt_x", "", |object| object.prompt.map(|[_, x]| x)),
+        ("cut", "Cut", |object| Some(f32::from(u8::from(object.cut)))),
     ];
     KNOWN
         .into_iter()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cytomask::{Image, Resolved, Rgb, Segmentation, output};
+use cytomask::{Image, Pixels, Resolved, Segmentation, output};
 use serde_json::{Map, Value};
 
 use crate::args::{LabelFormat, SegmentArgs};
@@ -65,7 +65,7 @@ impl Targets {
         input: &Path,
         image: Option<&'a Image>,
         from: &Resolved,
-        rgb: &'a Rgb,
+        pixels: &'a dyn Pixels,
         segmentation: &'a Segmentation,
     ) -> Subject<'a> {
         Subject {
@@ -74,7 +74,7 @@ impl Targets {
             labels: &segmentation.labels,
             known: exports::columns(&segmentation.objects),
             image,
-            rgb: Some(rgb),
+            pixels: Some(pixels),
             channel_names: from.channel_names.clone(),
             pixel_size_um: from.pixel_size_um,
         }

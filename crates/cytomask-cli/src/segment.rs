@@ -64,6 +64,11 @@ fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
     if let Some(shape) = arguments.tile_shape {
         segmenter = segmenter.tile_shape((shape != [0, 0]).then_some(shape));
     }
+    // Several jobs with one image are for its tiles.
+    let alone = matches!(arguments.images.as_slice(), [path] if path.is_file());
+    if alone {
+        segmenter = segmenter.tile_jobs(arguments.batch.jobs);
+    }
     if let Some(halo) = arguments.halo {
         segmenter = segmenter.halo(halo);
     }

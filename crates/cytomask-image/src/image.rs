@@ -124,10 +124,7 @@ impl Image {
             return Err(Error::shape("image", format!("samples for [{h}, {w}, {channels}]"), self.samples.len()));
         }
         let used = channels.min(3);
-        self.check(used, |value| value.is_finite(), "finite samples", "NaN or infinite")?;
-        if normalization == Normalization::EightBit {
-            self.check(used, |value| (0.0..=255.0).contains(&value), "samples of 0–255", "outside that range")?;
-        }
+        self.check_samples(normalization == Normalization::EightBit)?;
         let mut samples = vec![0.0_f32; pixels * 3];
         let mut channel_samples = Vec::with_capacity(pixels);
         for channel in 0..used {
@@ -150,6 +147,16 @@ impl Image {
             }
         }
         Ok(Rgb { size: self.size, samples })
+    }
+
+    /// Fails when a sample of the (at most three) used channels is not finite or, with `only_bytes`, not of 0–255.
+    pub(crate) fn check_samples(&self, only_bytes: bool) -> Result<()> {
+        let used = (self.channels as usize).min(3);
+        self.check(used, |value| value.is_finite(), "finite samples", "NaN or infinite")?;
+        if only_bytes {
+            self.check(used, |value| (0.0..=255.0).contains(&value), "samples of 0–255", "outside that range")?;
+        }
+        Ok(())
     }
 
     /// Fails when a sample of the first `used` channels is not `good`, with the count and the first position.

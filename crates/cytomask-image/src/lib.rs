@@ -10,6 +10,7 @@ mod header;
 mod image;
 mod label_stack;
 mod labels;
+mod limits;
 mod mask;
 pub mod output;
 mod overview;
@@ -26,6 +27,7 @@ pub use header::header_size;
 pub use image::{Image, Normalization, Rgb, SampleType};
 pub use label_stack::LabelStack;
 pub use labels::Labels;
+pub use limits::{Limits, ShowBands};
 pub use mask::Mask;
 pub use output::{
     TiffNotes, WriteSeek, write_atomically, write_folder_atomically, write_labels_png16, write_labels_tiff,

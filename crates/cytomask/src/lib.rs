@@ -49,7 +49,7 @@ pub use cytomask_train as train;
 pub use cytomask_weights as weights;
 pub use error::{Error, ErrorKind};
 pub use estimate::{Estimate, estimate, memory_bytes};
-pub use pixels::Pixels;
+pub use pixels::{Pixels, StoredPixels};
 pub use prepared::Prepared;
 pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
 pub use selection::{ChannelChoice, Diameter, Resolved, Selected, Selection};

@@ -21,6 +21,9 @@ const DEFAULT_HALO: u32 = 64;
 /// Tiles looked at, spread over the image, when the object size of a large image is estimated.
 const SCALE_TILES: usize = 4;
 
+/// More tiles than any image that can be labelled has; a damaged header may ask for more.
+const MAX_TILES: u64 = 1 << 20;
+
 /// What a running segmentation is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -275,6 +278,16 @@ impl Segmenter {
         };
         if shape.is_some_and(|shape| shape.contains(&0)) {
             return Err(Error::new(ErrorKind::Setting, "tile_shape: expected sides of at least 1 pixel, found 0"));
+        }
+        let tiles = shape.map_or(1, |shape| {
+            let along = |axis: usize| u64::from(size[axis].div_ceil(shape[axis]));
+            along(0) * along(1)
+        });
+        if tiles > MAX_TILES {
+            let [h, w] = size;
+            let message =
+                format!("{h} × {w} pixels in tiles of {shape:?}: expected at most {MAX_TILES} tiles, found {tiles}");
+            return Err(Error::new(ErrorKind::Setting, message));
         }
         Ok(job::plan(size, shape, halo))
     }
