@@ -88,3 +88,29 @@ fn tiles_give_what_the_whole_image_gives_away_from_seams() {
     let scores: serde_json::Value = serde_json::from_str(&scored.stdout).unwrap();
     assert!(scores["sa75"].as_f64().unwrap() > 0.9, "{scores}");
 }
+
+#[test]
+fn every_mode_has_tiles_and_the_number_of_jobs_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = write_png(&folder.path().join("discs.png"), 97, 131, &discs(97, 131));
+    let modes: [&[&str]; 4] = [
+        &["--mode", "ais"],
+        &["--mode", "apg"],
+        &["--mode", "amg", "--points_per_side", "6", "--pred_iou_thresh", "0.3", "--stability_score_thresh", "0.5"],
+        // The second box lies across the seam at column 64.
+        &["--mode", "prompt", "--box", "30,80,50,100", "--box", "50,30,70,70", "--point", "24,30"],
+    ];
+    for mode in modes {
+        let run = |jobs: &str| {
+            let out = folder.path().join(format!("{}-{jobs}.tif", mode[1]));
+            let tiles = ["--scale", "1", "--tile_shape", "64,64", "--halo", "24,24", "--no-overlay", "--jobs", jobs];
+            segment(&image, &out, &[mode, &tiles].concat()).succeeds();
+            std::fs::read(out).unwrap()
+        };
+        let labels = run("1");
+        assert_eq!(labels, run("3"), "{mode:?}");
+        let table = folder.path().join(format!("{}-1_objects.csv", mode[1]));
+        let objects = std::fs::read_to_string(table).unwrap().lines().count() - 1;
+        assert!(objects >= 2, "{mode:?}: {objects} objects");
+    }
+}
