@@ -110,15 +110,7 @@ impl Segmenter {
     /// Takes an opened model, with the strategy and settings that suit it.
     pub fn new(model: Model) -> Self {
         let strategy = Strategy::default_for(&model);
-        Self {
-            model,
-            strategy,
-            normalization: None,
-            tile_shape: None,
-            halo: None,
-            skip_empty: None,
-            tile_jobs: 1,
-        }
+        Self { model, strategy, normalization: None, tile_shape: None, halo: None, skip_empty: None, tile_jobs: 1 }
     }
 
     /// Chooses another strategy.
