@@ -12,7 +12,7 @@ use crate::{Error, ErrorKind, Image, Result, Rgb};
 enum Stretch {
     /// [`Normalization::MicroSam`].
     Truncated { min: f32, range: f32 },
-    /// [`Normalization::Percentile`].
+    /// [`Normalization::Percentile`] and [`Normalization::Range`].
     Clipped { low: f64, range: f64 },
     /// A channel whose limits coincide.
     Flat,
@@ -34,7 +34,7 @@ impl Limits {
     /// three are used.
     ///
     /// # Errors
-    /// As [`Image::to_rgb`]; `Unsupported` for a normalisation that is not known here; what `show` reports.
+    /// As [`Image::to_rgb`]; what `show` reports.
     pub fn find(normalization: Normalization, show: &mut ShowBands<'_>) -> Result<Self> {
         let mut seen: Vec<Seen> = Vec::new();
         let only_bytes = normalization == Normalization::EightBit;
@@ -70,13 +70,12 @@ impl Limits {
                 })?;
                 ranks.iter().map(Ranks::stretch).collect()
             }
-            #[allow(
-                unreachable_patterns,
-                reason = "whoever adds a normalisation gets a message before it is known here"
-            )]
-            other => {
-                let message = format!("normalisation {other:?} is not possible for an image read in parts");
-                return Err(Error::new(ErrorKind::Unsupported, message));
+            Normalization::Range { low, high } => {
+                if !(low.is_finite() && high.is_finite() && low < high) {
+                    let message = format!("range: expected finite low < high, found low {low} and high {high}");
+                    return Err(Error::new(ErrorKind::Value, message));
+                }
+                vec![Stretch::Clipped { low, range: high - low }; seen.len()]
             }
         };
         Ok(Self { channels })
@@ -281,6 +280,7 @@ mod tests {
                 Normalization::Percentile { low: 0.0, high: 100.0 },
                 Normalization::Percentile { low: 37.3, high: 62.51 },
                 Normalization::Percentile { low: 50.0, high: 50.0 },
+                Normalization::Range { low: -3.0, high: 90.5 },
             ] {
                 let parts = bands(&whole, 10);
                 let limits = Limits::find(normalization, &mut |see| parts.iter().try_for_each(&mut *see)).unwrap();
