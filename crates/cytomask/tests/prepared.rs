@@ -105,7 +105,8 @@ fn many_settings_at_once_give_what_each_gives_alone() {
 fn one_setting_that_fails_fails_the_whole() {
     let model = model();
     let prepared = Segmenter::new(model).tile_shape(Some([64, 64])).prepare(discs(), &mut |_| {}).unwrap();
-    let strategies = [Strategy::from(Ais::default()), Strategy::Prompted(Default::default(), Vec::new())];
-    assert!(prepared.segment_each(&strategies, &|_, _| ()).is_err(), "given prompts have no tiles");
+    let outside = cytomask::Prompt::point(500.0, 3.0);
+    let strategies = [Strategy::from(Ais::default()), Strategy::Prompted(Default::default(), vec![outside])];
+    assert!(prepared.segment_each(&strategies, &|_, _| ()).is_err(), "a prompt outside the image");
     assert_eq!(prepared.segment_each(&strategies[..1], &|index, _| index).unwrap(), [0]);
 }
