@@ -43,6 +43,10 @@ impl Golden {
         Labels::from_vec([shape[0] as u32, shape[1] as u32], bytes.into_iter().map(u32::from).collect()).unwrap()
     }
 
+    pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
+        self.tensor(name, Dtype::I8).1
+    }
+
     /// Maps stored as `[3, H, W]` bytes; a map's value is the byte divided by 255.
     pub(crate) fn fields(&self, name: &str) -> Fields {
         let (shape, bytes) = self.tensor(name, Dtype::U8);

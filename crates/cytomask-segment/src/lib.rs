@@ -1,4 +1,4 @@
-//! Strategies that turn a network into instances, one file each: [`amg`], [`ais`], [`apg`], [`prompted`].
+//! Strategies that turn a network into instances, one file each: [`amg`], [`ais`], [`apg`], [`flows`], [`prompted`].
 //!
 //! They work on the traits of [`model`], so that they run on a scripted model in milliseconds and know neither tensors nor
 //! weights.
@@ -6,6 +6,7 @@
 pub mod ais;
 pub mod amg;
 pub mod apg;
+pub mod flows;
 #[cfg(test)]
 mod golden;
 pub mod model;
@@ -19,6 +20,7 @@ pub mod stitch;
 pub use ais::Ais;
 pub use amg::Amg;
 pub use apg::Apg;
+pub use flows::{FlowFields, Flows};
 pub use model::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
 pub use prompted::Prompted;
 pub use segmentation::{ObjectOrigin, ObjectRecord, Segmentation};

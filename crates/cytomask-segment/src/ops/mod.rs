@@ -3,6 +3,7 @@
 pub mod boundaries;
 pub mod components;
 pub mod distance;
+pub mod flow_targets;
 pub mod gaussian;
 pub mod nms;
 pub mod otsu;
