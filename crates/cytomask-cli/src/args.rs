@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Tune(crate::tune::TuneArgs),
     /// Find out which method is best for your images: run, score, test, report.
     Compare(crate::compare::CompareArgs),
+    /// Run the paper's comparison on prepared datasets and set the scores beside the paper's.
+    Reproduce(crate::reproduce::ReproduceArgs),
     /// List, fetch, check and convert models.
     Models(ModelsArgs),
     /// Train or fine-tune a model on images and label images.

@@ -185,6 +185,14 @@ fn contestants(arguments: &CompareArgs, cases: &[Case]) -> Result<Vec<Contestant
     Ok(contestants)
 }
 
+/// The method a `--run` names, with a model of its own.
+pub(crate) fn contestant(text: &str, device_choice: Device, compat: bool) -> Result<Contestant> {
+    let spec = Spec::parse(text)?;
+    let model =
+        cytomask::load_model(&spec.model, None, device(device_choice)).with_context(|| format!("--run {text}"))?;
+    spec.contestant(model, compat).with_context(|| format!("--run {text}"))
+}
+
 /// What `--run` asks for.
 #[derive(Debug, PartialEq)]
 struct Spec {

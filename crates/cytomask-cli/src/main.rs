@@ -20,6 +20,7 @@ mod page;
 mod progress;
 mod prompts;
 mod report;
+mod reproduce;
 mod resume;
 mod segment;
 mod settings;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Reproduce(arguments) => reproduce::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Datasets(arguments) => datasets::run(&arguments),
         Command::Tune(arguments) => tune::run(&arguments),

@@ -22,6 +22,7 @@ pub mod job;
 mod large;
 mod pixels;
 pub mod prepared;
+pub mod reproduce;
 mod segmenter;
 pub mod selection;
 mod settings;

@@ -191,7 +191,10 @@ mod tests {
         assert!(line.starts_with("| DSB | ") && line.contains("| 50 | 0.432 [0.400, 0.500] | 0.331 |"), "{line}");
         assert_eq!(table.lines().next().unwrap().matches('|').count(), line.matches('|').count());
         let csv = csv(&rows);
-        assert!(csv.contains("ours,\"cytomask-t APG\",50,0.432100") && csv.contains("paper,\"SAM AMG\",,0.331"), "{csv}");
+        assert!(
+            csv.contains("ours,\"cytomask-t APG\",50,0.432100") && csv.contains("paper,\"SAM AMG\",,0.331"),
+            "{csv}"
+        );
         assert_eq!(as_json(&rows)[0]["paper"][0]["msa"], 0.331);
     }
 
