@@ -14,7 +14,7 @@
 //! measured, and how it agrees with scikit-image, is in [`measure`]; exact outlines are in [`outline`]. Segmenting and drawing
 //! over the image are left to others.
 //!
-//! Errors are those of `cytomask-image`, through whose [`write_atomically`](cytomask_image::write_atomically) files go.
+//! Errors are those of `cytomask-image`, through whose [`write_atomically`] files go.
 
 pub mod coco;
 pub mod color;

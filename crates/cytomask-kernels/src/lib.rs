@@ -6,7 +6,7 @@
 //! time ([`Level::best`]): AVX-512, AVX2 with FMA, or whatever the compiler makes of plain loops (NEON on ARM). Results of the
 //! levels differ by rounding only; on one machine they do not depend on the number of threads.
 //!
-//! All `unsafe` of the project is in [`mod@tile`] (loads and stores through pointers, bounds checked before each call) and in the
+//! All `unsafe` of the project is in `tile.rs` (loads and stores through pointers, bounds checked before each call) and in the
 //! one-line calls of functions compiled for an instruction set after it was found. Half-precision formats are missing.
 
 mod attention;
