@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use cytomask_kernels::{Activation, AttentionShape, Conv2dShape, Level, Packed};
+use cytomask_kernels::{Activation, AttentionShape, Conv2dShape, Level, Packed, Packed8};
 
 /// Seconds of the fastest run.
 fn fastest(runs: usize, mut work: impl FnMut()) -> f64 {
@@ -51,6 +51,11 @@ fn main() {
             black_box(cytomask_kernels::linear(&x, &weight, [c_out, c_in], Some(&bias), Activation::None));
         });
         report(&format!("linear {rows} × {c_in} → {c_out}"), 2.0 * (rows * c_in * c_out) as f64, seconds);
+        let packed = Packed8::from_rows(&weight, [c_out, c_in]);
+        let seconds = fastest(5, || {
+            black_box(cytomask_kernels::multiply8(&x, &packed, Some(&bias), Activation::None));
+        });
+        report("  in 8 bits, weight packed", 2.0 * (rows * c_in * c_out) as f64, seconds);
     }
     for (c_in, side, c_out, kernel, stride) in [
         (256, 64, 256, 3, 1),

@@ -48,15 +48,15 @@ impl Conv2dShape {
 }
 
 /// Some output rows of one image: one slice for each channel.
-struct Band<'a> {
-    image: usize,
-    first: usize,
-    rows: usize,
-    channels: Vec<&'a mut [f32]>,
+pub(crate) struct Band<'a> {
+    pub(crate) image: usize,
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
+    pub(crate) channels: Vec<&'a mut [f32]>,
 }
 
 /// Cuts `[N, C, H, W]` into bands of at most `rows` rows.
-fn bands(out: &mut [f32], channels: usize, [h, w]: [usize; 2], rows: usize) -> Vec<Band<'_>> {
+pub(crate) fn bands(out: &mut [f32], channels: usize, [h, w]: [usize; 2], rows: usize) -> Vec<Band<'_>> {
     let mut bands = Vec::new();
     for (image, out) in out.chunks_exact_mut(channels * h * w).enumerate() {
         let mut these: Vec<Band<'_>> = (0..h)
@@ -189,7 +189,7 @@ fn gather(
 }
 
 /// Writes a strip that starts at position `start` of lines of `line` to rows of `width`, leaving out the margin.
-fn scatter(strip: &[f32], start: usize, line: usize, width: usize, rows: &mut [f32]) {
+pub(crate) fn scatter(strip: &[f32], start: usize, line: usize, width: usize, rows: &mut [f32]) {
     let mut done = 0;
     while done < strip.len() {
         let (y, x) = ((start + done) / line, (start + done) % line);

@@ -23,17 +23,17 @@ pub struct Packed {
     width: usize,
 }
 
-impl Packed {
-    /// Widths without waste are better than wide ones.
-    fn width(columns: usize) -> usize {
-        let padded = |width: usize| columns.div_ceil(width) * width;
-        [48, 32, 16].into_iter().min_by_key(|&width| (padded(width), usize::MAX - width)).unwrap_or(48)
-    }
+/// Width of the panels of a matrix: widths without waste are better than wide ones.
+pub(crate) fn panel_width(columns: usize) -> usize {
+    let padded = |width: usize| columns.div_ceil(width) * width;
+    [48, 32, 16].into_iter().min_by_key(|&width| (padded(width), usize::MAX - width)).unwrap_or(48)
+}
 
+impl Packed {
     /// From the transpose, `[columns, k]` row-major, as a linear layer stores its weight.
     pub fn from_rows(rows: &[f32], [columns, k]: [usize; 2]) -> Self {
         assert_eq!(rows.len(), columns * k, "a matrix of {columns} rows of {k}");
-        let width = Self::width(columns);
+        let width = panel_width(columns);
         let mut panels = vec![0.0; columns.div_ceil(width) * width * k];
         if k > 0 {
             let sources = rows.par_chunks(width * k);
@@ -48,7 +48,7 @@ impl Packed {
     /// From `[k, columns]` row-major.
     pub fn from_columns(values: &[f32], [k, columns]: [usize; 2]) -> Self {
         assert_eq!(values.len(), columns * k, "a matrix of {k} rows of {columns}");
-        let width = Self::width(columns);
+        let width = panel_width(columns);
         let mut panels = vec![0.0; columns.div_ceil(width) * width * k];
         for (index, panel) in panels.chunks_exact_mut((width * k).max(1)).enumerate() {
             let first = index * width;

@@ -6,12 +6,18 @@
 //! time ([`Level::best`]): AVX-512, AVX2 with FMA, or whatever the compiler makes of plain loops (NEON on ARM). Results of the
 //! levels differ by rounding only; on one machine they do not depend on the number of threads.
 //!
-//! All `unsafe` of the project is in `tile.rs` (loads and stores through pointers, bounds checked before each call) and in the
-//! one-line calls of functions compiled for an instruction set after it was found. Half-precision formats are missing.
+//! Products and convolutions also come in 8 bits (`int8.rs`, `conv8.rs`): exact integer sums of rounded inputs and weights.
+//!
+//! All `unsafe` of the project is in `tile.rs`, `int8_tile.rs` and `int8_strip.rs` (loads and stores through pointers, bounds
+//! checked before each call) and in the one-line calls of functions compiled for an instruction set after it was found.
 
 mod attention;
 mod conv;
+mod conv8;
 mod gemm;
+mod int8;
+mod int8_strip;
+mod int8_tile;
 mod level;
 mod norm;
 mod pointwise;
@@ -20,7 +26,9 @@ mod upsample;
 
 pub use attention::{AttentionShape, attention, relative_attention};
 pub use conv::{Conv2dShape, conv_transpose2x2, conv2d, depthwise2d};
+pub use conv8::{Weight8, conv2d8};
 pub use gemm::{Packed, linear, multiply};
+pub use int8::{Packed8, int8_is_fast, multiply8};
 pub use level::Level;
 pub use norm::{instance_norm, layer_norm};
 pub use pointwise::{Activation, gelu, softmax, softmax_relative};

@@ -21,6 +21,15 @@ impl Offsets {
         let last = starts.iter().copied().max().unwrap_or(0);
         Self { starts, last }
     }
+
+    /// Whether the first `count` strips lie within a slice of this length.
+    pub(crate) fn hold(&self, count: usize, length: usize) -> bool {
+        self.starts.len() >= count && self.last.saturating_add(WIDEST) <= length
+    }
+
+    pub(crate) fn starts(&self) -> &[usize] {
+        &self.starts
+    }
 }
 
 /// Where the columns of `B` lie. Strips are 16, 32 or 48 wide; columns past the wanted ones are read but not used.
@@ -44,9 +53,7 @@ impl Strip<'_> {
     fn holds(&self, k: usize) -> bool {
         match self {
             Self::Panel(values, width) => values.len() >= k * width,
-            Self::Scattered(values, offsets) => {
-                offsets.starts.len() >= k && offsets.last.saturating_add(WIDEST) <= values.len()
-            }
+            Self::Scattered(values, offsets) => offsets.hold(k, values.len()),
         }
     }
 
