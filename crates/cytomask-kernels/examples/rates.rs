@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use cytomask_kernels::{Activation, AttentionShape, Conv2dShape, Level, Packed, Packed8};
+use cytomask_kernels::{Activation, AttentionShape, Conv2dShape, Level, Packed, Packed8, SplitWeight};
 
 /// Seconds of the fastest run.
 fn fastest(runs: usize, mut work: impl FnMut()) -> f64 {
@@ -91,7 +91,7 @@ fn main() {
     }
     {
         let (c_in, c_out, side) = (256, 128, 128);
-        let (x, weight) = (wave(c_in * side * side), wave(c_in * c_out * 4));
+        let (x, weight) = (wave(c_in * side * side), SplitWeight::new(&wave(c_in * c_out * 4), [c_in, c_out]));
         let seconds = fastest(3, || {
             black_box(cytomask_kernels::conv_transpose2x2(&x, [1, c_in, side, side], &weight, None, Activation::None));
         });

@@ -202,27 +202,43 @@ pub(crate) fn scatter(strip: &[f32], start: usize, line: usize, width: usize, ro
     }
 }
 
+/// The weight of a transposed convolution with kernel and stride 2 as `[C_out · 2 · 2, C_in]`: the four values of an output
+/// channel are four rows of a product.
+#[derive(Clone, Debug)]
+pub struct SplitWeight {
+    rows: Vec<f32>,
+    c_in: usize,
+    c_out: usize,
+}
+
+impl SplitWeight {
+    /// From `[C_in, C_out, 2, 2]`.
+    pub fn new(weight: &[f32], [c_in, c_out]: [usize; 2]) -> Self {
+        assert_eq!(weight.len(), c_in * c_out * 4, "a weight of {c_in} × {c_out} × 2 × 2");
+        let rows = (0..weight.len()).map(|index| weight[index % c_in * c_out * 4 + index / c_in]).collect();
+        Self { rows, c_in, c_out }
+    }
+}
+
 /// Transposed convolution with kernel and stride 2 (each input pixel gives a square of four): `activation(y + bias)`.
 ///
 /// # Shapes
-/// `x` `[N, C_in, H, W]`, `weight` `[C_in, C_out, 2, 2]`, `bias` `[C_out]` → `[N, C_out, 2H, 2W]`
+/// `x` `[N, C_in, H, W]`, `bias` `[C_out]` → `[N, C_out, 2H, 2W]`
 pub fn conv_transpose2x2(
     x: &[f32],
     [n, c_in, h, w]: [usize; 4],
-    weight: &[f32],
+    weight: &SplitWeight,
     bias: Option<&[f32]>,
     activation: Activation,
 ) -> Vec<f32> {
     assert_eq!(x.len(), n * c_in * h * w, "input of {n} × {c_in} × {h} × {w}");
-    if x.is_empty() || weight.is_empty() {
+    let c_out = weight.c_out;
+    assert_eq!(weight.c_in, c_in, "a weight for {c_in} channels");
+    if x.is_empty() || c_out == 0 {
         return Vec::new();
     }
-    assert_eq!(weight.len() % (c_in * 4), 0, "a weight of {c_in} × C_out × 2 × 2");
-    let c_out = weight.len() / (c_in * 4);
     assert!(bias.is_none_or(|bias| bias.len() == c_out), "a bias for each of {c_out} channels");
     let level = Level::best();
-    // [C_out · 2 · 2, C_in], so that the four values of an output channel are four rows of the product.
-    let turned: Vec<f32> = (0..weight.len()).map(|index| weight[index % c_in * c_out * 4 + index / c_in]).collect();
     let mut out = vec![0.0_f32; n * c_out * 4 * h * w];
     let rows = rows_in_a_band(h, c_in * w);
     // A band of input rows is a band of twice as many output rows.
@@ -241,7 +257,7 @@ pub fn conv_transpose2x2(
                     }
                 }
                 let strip = Strip::Scattered(&padded[start..], &offsets);
-                let weight = &turned[block * ROWS * c_in..];
+                let weight = &weight.rows[block * ROWS * c_in..];
                 accumulate(level, [4 * channels.len(), c_in, columns], (weight, c_in), strip, (&mut tile, WIDEST));
                 activation.apply(level, &mut tile[..4 * channels.len() * WIDEST]);
                 for (part, channel) in tile.chunks_exact(4 * WIDEST).zip(channels) {
@@ -404,7 +420,8 @@ mod tests {
     fn transposed_convolution_equals_its_definition() {
         for [n, c_in, h, w, c_out] in [[1, 3, 5, 7, 2], [2, 4, 20, 31, 5], [1, 1, 1, 1, 1]] {
             let (x, weight, bias) = (wave(1, n * c_in * h * w), wave(2, c_in * c_out * 4), wave(3, c_out));
-            let found = conv_transpose2x2(&x, [n, c_in, h, w], &weight, Some(&bias), Activation::Relu);
+            let split = SplitWeight::new(&weight, [c_in, c_out]);
+            let found = conv_transpose2x2(&x, [n, c_in, h, w], &split, Some(&bias), Activation::Relu);
             let expected: Vec<f64> = (0..n * c_out * 4 * h * w)
                 .map(|index| {
                     let (image, channel) = (index / (c_out * 4 * h * w), index / (4 * h * w) % c_out);

@@ -25,7 +25,7 @@ mod tile;
 mod upsample;
 
 pub use attention::{AttentionShape, attention, relative_attention};
-pub use conv::{Conv2dShape, conv_transpose2x2, conv2d, depthwise2d};
+pub use conv::{Conv2dShape, SplitWeight, conv_transpose2x2, conv2d, depthwise2d};
 pub use conv8::{Weight8, conv2d8};
 pub use gemm::{Packed, linear, multiply};
 pub use int8::{Packed8, int8_is_fast, multiply8};

@@ -32,31 +32,39 @@ fn moments(values: &[f32], eps: f32) -> [f32; 2] {
 }
 
 #[inline(always)]
-fn layer_norm_body(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    let [mean, factor] = moments(row, eps);
-    for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-        *x = (*x - mean) * factor * weight + bias;
+fn layer_norm_body(rows: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    for (row, out) in rows.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+        let [mean, factor] = moments(row, eps);
+        for (((out, x), weight), bias) in out.iter_mut().zip(row).zip(weight).zip(bias) {
+            *out = (*x - mean) * factor * weight + bias;
+        }
     }
 }
 
 for_each_level! {
-    fn layer_norm_row = layer_norm_body(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32)
+    /// Layer norm of each row of `rows`, on this thread.
+    pub(crate) fn layer_norm_rows = layer_norm_body(
+        rows: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32],
+    )
 }
 
-/// Layer norm of each row, in place.
+/// Layer norm of each row.
 ///
 /// # Shapes
-/// `values` `[rows, C]`, `weight` and `bias` `[C]`
-pub fn layer_norm(values: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+/// `values` `[rows, C]`, `weight` and `bias` `[C]` → `[rows, C]`
+pub fn layer_norm(values: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
     let columns = weight.len();
     if columns == 0 {
-        return;
+        return Vec::new();
     }
     assert_eq!([values.len() % columns, bias.len()], [0, columns], "rows of {columns}");
     let level = Level::best();
-    values.par_chunks_mut((CHUNK / columns).max(1) * columns).for_each(|rows| {
-        rows.chunks_exact_mut(columns).for_each(|row| layer_norm_row(level, row, weight, bias, eps));
-    });
+    let mut out = vec![0.0_f32; values.len()];
+    let chunk = (CHUNK / columns).max(1) * columns;
+    out.par_chunks_mut(chunk)
+        .zip(values.par_chunks(chunk))
+        .for_each(|(out, rows)| layer_norm_rows(level, rows, weight, bias, eps, out));
+    out
 }
 
 #[inline(always)]
@@ -105,8 +113,7 @@ mod tests {
             let values: Vec<f32> = (0..3 * columns).map(|index| (index as f32 * 0.71).sin() * 3.0 + 40.0).collect();
             let weight: Vec<f32> = (0..columns).map(|index| 1.0 + index as f32 * 1e-3).collect();
             let bias: Vec<f32> = (0..columns).map(|index| index as f32 * 0.01 - 0.2).collect();
-            let (mut layer, mut instance) = (values.clone(), values.clone());
-            layer_norm(&mut layer, &weight, &bias, 1e-6);
+            let (layer, mut instance) = (layer_norm(&values, &weight, &bias, 1e-6), values.clone());
             instance_norm(&mut instance, columns, 1e-5);
             for row in 0..3 {
                 let range = row * columns..(row + 1) * columns;

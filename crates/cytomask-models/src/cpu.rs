@@ -1,8 +1,13 @@
 //! Tensors of the CPU backend as plain slices, for the loops of `cytomask-kernels`. [`crate::layers`] asks [`takes`] first; what
 //! it refuses (GPUs, gradients, machines without wide vectors) runs on the framework's own operations.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use cytomask_kernels::{self as kernels, Activation, AttentionShape, Conv2dShape, Level};
+use burn::{
+    backend::{Flex, flex::FlexTensor},
+    tensor::{DType, Device, Tensor, TensorData},
+};
+use cytomask_kernels::{self as kernels, Activation, AttentionShape, Conv2dShape, Level, Packed, SplitWeight};
+
+use crate::prepared::{LinearForm, Prepared};
 
 /// Whether a tensor can be handed to a plain loop: `f32` in main memory, and no gradient is wanted.
 pub(crate) fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
@@ -14,20 +19,40 @@ pub(crate) fn takes<const A: usize, const B: usize>(x: &Tensor<A>, weight: &Tens
     Level::best() > Level::Portable && is_plain(x) && is_plain(weight)
 }
 
-/// The values of a plain tensor. The backend lends its own memory when nobody else holds the tensor, else a copy.
-struct Values(TensorData);
+/// A plain tensor as the backend holds it.
+fn primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
+    match x.try_into_primitive::<Flex>() {
+        Ok(tensor) => tensor,
+        Err(error) => unreachable!("device and type were checked: {error:?}"),
+    }
+}
+
+/// The values of a plain tensor, row-major: the backend's own memory if they lie there in this order, else a copy.
+struct Values(FlexTensor);
 
 impl Values {
     fn of<const D: usize>(x: Tensor<D>) -> Self {
-        Self(x.into_data())
+        let tensor = primitive(x);
+        Self(if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
     }
 
     fn slice(&self) -> &[f32] {
         match self.0.as_slice::<f32>() {
-            Ok(values) => values,
-            Err(error) => unreachable!("the type was checked: {error:?}"),
+            Some(values) => values,
+            None => unreachable!("type and order were checked"),
         }
     }
+}
+
+/// What is kept for a weight and the four vectors of the norm after it.
+pub(crate) fn prepared<F: Clone>(
+    kept: &Prepared<F>,
+    weight: &Tensor<4>,
+    norm: [Tensor<1>; 4],
+    make: impl FnOnce() -> F,
+) -> F {
+    let (weight, [a, b, c, d]) = (primitive(weight.clone()), norm.map(primitive));
+    F::clone(&kept.of([&weight, &a, &b, &c, &d], make))
 }
 
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
@@ -44,11 +69,25 @@ pub(crate) fn in_place<const D: usize>(x: Tensor<D>, change: impl FnOnce(&mut [f
     Tensor::from_data(data, &Device::flex())
 }
 
-pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+/// With `prepared` the weight is brought into order once; without, at each call.
+pub(crate) fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    prepared: Option<&Prepared<LinearForm>>,
+) -> Tensor<D> {
     let (mut dims, [c_out, c_in]) = (x.dims(), weight.dims());
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
     let bias = bias.as_ref().map(Values::slice);
-    let y = kernels::linear(x.slice(), weight.slice(), [c_out, c_in], bias, Activation::None);
+    let y = match prepared {
+        Some(prepared) => {
+            let form = prepared.of([&weight.0], || LinearForm::F32(Packed::from_rows(weight.slice(), [c_out, c_in])));
+            match &*form {
+                LinearForm::F32(packed) => kernels::multiply(x.slice(), packed, bias, Activation::None),
+            }
+        }
+        None => kernels::linear(x.slice(), weight.slice(), [c_out, c_in], bias, Activation::None),
+    };
     dims[D - 1] = c_out;
     tensor(y, dims)
 }
@@ -71,17 +110,24 @@ pub(crate) fn conv2d(
     tensor(y, [n, c_out, out_h, out_w])
 }
 
-pub(crate) fn conv_transpose2x2(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+pub(crate) fn conv_transpose2x2(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    prepared: &Prepared<SplitWeight>,
+) -> Tensor<4> {
     let ([n, c_in, h, w], [_, c_out, _, _]) = (x.dims(), weight.dims());
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let split = prepared.of([&weight.0], || SplitWeight::new(weight.slice(), [c_in, c_out]));
     let bias = bias.as_ref().map(Values::slice);
-    let y = kernels::conv_transpose2x2(x.slice(), [n, c_in, h, w], weight.slice(), bias, Activation::None);
+    let y = kernels::conv_transpose2x2(x.slice(), [n, c_in, h, w], &split, bias, Activation::None);
     tensor(y, [n, c_out, 2 * h, 2 * w])
 }
 
 pub(crate) fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
-    let (weight, bias) = (Values::of(weight), Values::of(bias));
-    in_place(x, |values| kernels::layer_norm(values, weight.slice(), bias.slice(), eps as f32))
+    let dims = x.dims();
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), Values::of(bias));
+    tensor(kernels::layer_norm(x.slice(), weight.slice(), bias.slice(), eps as f32), dims)
 }
 
 pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {

@@ -18,7 +18,10 @@ use burn::{
 };
 
 #[cfg(feature = "flex")]
-use crate::cpu;
+use crate::{
+    cpu,
+    prepared::{LinearForm, Prepared},
+};
 
 /// Epsilon of the layer norms of SAM's image encoder and of all two-dimensional layer norms.
 pub const LAYER_NORM_EPS: f64 = 1e-6;
@@ -58,7 +61,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let rows = dims[..D - 1].iter().product::<usize>();
     #[cfg(feature = "flex")]
     if cpu::takes(&x, &weight) {
-        return cpu::linear(x, weight, bias);
+        return cpu::linear(x, weight, bias, None);
     }
     // One product over all rows; a batched one would be cut into small pieces.
     let y = ops::linear(x.reshape([rows, c_in]), weight.transpose(), bias);
@@ -94,10 +97,6 @@ pub fn conv2d(
 /// # Shapes
 /// `x` `[N, C_in, H, W]`, `weight` `[C_in, C_out, kH, kW]`, `bias` `[C_out]` → `[N, C_out, H', W']`
 pub fn conv_transpose2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: usize) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if stride == 2 && weight.dims()[2..] == [2, 2] && cpu::takes(&x, &weight) {
-        return cpu::conv_transpose2x2(x, weight, bias);
-    }
     ops::conv_transpose2d(x, weight, bias, ConvTransposeOptions::new([stride; 2], [0, 0], [0, 0], [1, 1], 1))
 }
 
@@ -302,18 +301,32 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[C_out]`
     pub bias: Option<Param<Tensor<1>>>,
+    /// The weight as the CPU's loops read it.
+    #[cfg(feature = "flex")]
+    #[module(skip)]
+    prepared: Prepared<LinearForm>,
 }
 
 impl Linear {
     /// With bias.
     pub fn new(c_in: usize, c_out: usize, device: &Device) -> Self {
-        Self { weight: parameter([c_out, c_in], 0.0, device), bias: Some(parameter([c_out], 0.0, device)) }
+        Self {
+            weight: parameter([c_out, c_in], 0.0, device),
+            bias: Some(parameter([c_out], 0.0, device)),
+            #[cfg(feature = "flex")]
+            prepared: Prepared::default(),
+        }
     }
 
     /// # Shapes
     /// `[..., C_in]` → `[..., C_out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x, &weight) {
+            return cpu::linear(x, weight, bias, Some(&self.prepared));
+        }
+        linear(x, weight, bias)
     }
 }
 
@@ -392,6 +405,10 @@ pub struct ConvTranspose2d {
     /// `[C_out]`
     pub bias: Option<Param<Tensor<1>>>,
     stride: usize,
+    /// The weight as the CPU's loop reads it.
+    #[cfg(feature = "flex")]
+    #[module(skip)]
+    prepared: Prepared<cytomask_kernels::SplitWeight>,
 }
 
 impl ConvTranspose2d {
@@ -401,13 +418,20 @@ impl ConvTranspose2d {
             weight: parameter([c_in, c_out, kernel, kernel], 0.0, device),
             bias: Some(parameter([c_out], 0.0, device)),
             stride,
+            #[cfg(feature = "flex")]
+            prepared: Prepared::default(),
         }
     }
 
     /// # Shapes
     /// `[N, C_in, H, W]` → `[N, C_out, (H − 1) · stride + k, (W − 1) · stride + k]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        conv_transpose2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.stride)
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        #[cfg(feature = "flex")]
+        if self.stride == 2 && weight.dims()[2..] == [2, 2] && cpu::takes(&x, &weight) {
+            return cpu::conv_transpose2x2(x, weight, bias, &self.prepared);
+        }
+        conv_transpose2d(x, weight, bias, self.stride)
     }
 }
 
@@ -507,14 +531,18 @@ impl BatchNorm2d {
     }
 }
 
-/// A convolution without bias followed by a frozen batch norm. Both run as one convolution; the folded weight is computed on
-/// the fly, so that gradients reach the convolution's weight and the norm's weight and bias.
+/// A convolution without bias followed by a frozen batch norm. Both run as one convolution; for training the folded weight is
+/// computed on the fly, so that gradients reach the convolution's weight and the norm's weight and bias.
 #[derive(Module, Debug)]
 pub struct ConvBn {
     /// The convolution.
     pub c: Conv2d,
     /// The norm.
     pub bn: BatchNorm2d,
+    /// The folded weight `[C_out, C_in / groups, k, k]` and bias `[C_out]`, where no gradient is wanted.
+    #[cfg(feature = "flex")]
+    #[module(skip)]
+    prepared: Prepared<(Tensor<4>, Tensor<1>)>,
 }
 
 impl ConvBn {
@@ -522,15 +550,32 @@ impl ConvBn {
     pub fn new(convolution: Conv2d) -> Self {
         let channels = convolution.weight.lazy_shape()[0];
         let device = convolution.weight.lazy_device();
-        Self { c: convolution.without_bias(), bn: BatchNorm2d::new(channels, &device) }
+        Self {
+            c: convolution.without_bias(),
+            bn: BatchNorm2d::new(channels, &device),
+            #[cfg(feature = "flex")]
+            prepared: Prepared::default(),
+        }
     }
 
     /// # Shapes
     /// `[N, C_in, H, W]` → `[N, C_out, H', W']`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x, &self.c.weight.val()) {
+            let norm = [&self.bn.weight, &self.bn.bias, &self.bn.running_mean, &self.bn.running_var].map(Param::val);
+            let (weight, bias) = cpu::prepared(&self.prepared, &self.c.weight.val(), norm, || self.folded());
+            return self.c.forward_with(x, weight, Some(bias));
+        }
+        let (weight, bias) = self.folded();
+        self.c.forward_with(x, weight, Some(bias))
+    }
+
+    /// One weight and bias for both.
+    fn folded(&self) -> (Tensor<4>, Tensor<1>) {
         let (factor, offset) = self.bn.affine();
         let c_out = factor.dims()[0];
-        self.c.forward_with(x, self.c.weight.val() * factor.reshape([c_out, 1, 1, 1]), Some(offset))
+        (self.c.weight.val() * factor.reshape([c_out, 1, 1, 1]), offset)
     }
 }
 
@@ -569,5 +614,101 @@ impl Embedding {
     /// `rows` of `channels`.
     pub fn new(rows: usize, channels: usize, device: &Device) -> Self {
         Self { weight: parameter([rows, channels], 0.0, device) }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use burn::module::ModuleMapper;
+
+    use super::*;
+    use crate::loading::values;
+
+    /// Replaces each parameter by itself times `factor`.
+    struct Scale {
+        factor: f32,
+    }
+
+    impl ModuleMapper for Scale {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let factor = self.factor;
+            param.map(|tensor| {
+                let (trained, plain) = (tensor.is_require_grad(), (tensor * factor).detach());
+                if trained { plain.require_grad() } else { plain }
+            })
+        }
+    }
+
+    fn wave<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+        let numbers = (0..shape.iter().product()).map(|index: usize| ((index * 37) % 23) as f32 / 11.0 - 1.0).collect();
+        Tensor::from_data(TensorData::new::<f32, _>(numbers, shape), device)
+    }
+
+    #[derive(Module, Debug)]
+    struct Network {
+        linear: Linear,
+        folded: ConvBn,
+        split: ConvTranspose2d,
+    }
+
+    impl Network {
+        /// All weights 1.
+        fn new(device: &Device) -> Self {
+            Self {
+                linear: Linear::new(4, 3, device),
+                folded: ConvBn::new(Conv2d::new(2, 3, 3, device)),
+                split: ConvTranspose2d::new(3, 2, 2, 2, device),
+            }
+            .map(&mut Ones)
+        }
+
+        fn run(&self, device: &Device) -> Vec<f32> {
+            let x = self.folded.forward(wave([1, 2, 5, 7], device));
+            let x = self.split.forward(x); // [1, 2, 6, 10]
+            values(self.linear.forward(x.reshape([30, 4])))
+        }
+
+        /// What [`Network::run`] gives for weights that are all `factor`; by a new network, where nothing is kept.
+        fn fresh(factor: f32, device: &Device) -> Vec<f32> {
+            Self::new(device).map(&mut Scale { factor }).run(device)
+        }
+    }
+
+    struct Ones;
+
+    impl ModuleMapper for Ones {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| {
+                let (trained, ones) = (tensor.is_require_grad(), (tensor * 0.0 + 1.0).detach());
+                if trained { ones.require_grad() } else { ones }
+            })
+        }
+    }
+
+    #[test]
+    fn what_is_prepared_follows_the_weights() {
+        let device = Device::flex();
+        let network = Network::new(&device);
+        let first = network.run(&device);
+        assert_eq!(network.run(&device), first, "again");
+        // Loading, an optimizer's step and a clone that changes all go through the mapper.
+        let other = network.clone().map(&mut Scale { factor: 2.0 });
+        assert_eq!(other.run(&device), Network::fresh(2.0, &device));
+        assert_ne!(other.run(&device), first);
+        assert_eq!(network.run(&device), first, "the clone left it alone");
+        let again = other.map(&mut Scale { factor: 0.5 });
+        assert_eq!(again.run(&device), first);
+    }
+
+    #[test]
+    fn a_module_in_training_is_valid_with_its_newest_weights() {
+        let (device, training) = (Device::flex(), Device::flex().autodiff());
+        let mut network = Network::new(&training);
+        for step in 1..4 {
+            let factor = 0.5_f32.powi(step - 1);
+            assert_eq!(network.valid().run(&device), Network::fresh(factor, &device), "step {step}");
+            network = network.map(&mut Scale { factor: 0.5 });
+        }
     }
 }

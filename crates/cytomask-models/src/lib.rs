@@ -10,6 +10,8 @@ mod golden;
 pub mod layers;
 pub mod loading;
 mod model;
+#[cfg(feature = "flex")]
+mod prepared;
 pub mod sam;
 #[doc(hidden)]
 pub mod seeded;
