@@ -13,6 +13,8 @@ mod archive;
 mod document;
 mod error;
 mod formats;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod ops;
