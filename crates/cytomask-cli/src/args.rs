@@ -120,7 +120,7 @@ pub(crate) enum Normalize {
 }
 
 /// `model`, `minmax`, `percentile`, `percentile:1,99.8`, `range:100,4000` or `none`.
-fn normalize(text: &str) -> Result<Normalize, String> {
+pub(crate) fn normalize(text: &str) -> Result<Normalize, String> {
     let (name, limits) = text.split_once(':').map_or((text, None), |(name, limits)| (name, Some(limits)));
     let pair = |limits: &str| -> Result<[f64; 2], String> {
         let parsed: Option<Vec<f64>> =

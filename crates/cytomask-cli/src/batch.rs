@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cytomask::batch::{Event, Failure, Limits, Outcome, Read, Work};
+use cytomask::output::write_text;
 use cytomask::{
     Fields, Image, Phase, Pixels, Rect, Resolved, ScaleChoice, Segmentation, Segmenter, Selection, Source, StoredPixels,
 };
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 use crate::args::SegmentArgs;
 use crate::exports::Export;
 use crate::inputs::{self, Input};
-use crate::outputs::{self, Targets, write_text};
+use crate::outputs::{self, Targets};
 use crate::page::{self, Row};
 use crate::progress::{print, say};
 use crate::report::{LogFormat, Reporter};
@@ -287,7 +288,7 @@ impl<'a> Batch<'a> {
                 entry
             })
             .collect();
-        if let Err(error) = write_text(&self.failures_path(), &format!("{:#}\n", Value::Array(list))) {
+        if let Err(error) = write_text(self.failures_path(), &format!("{:#}\n", Value::Array(list))) {
             self.reporter.event(
                 "warning",
                 None,
@@ -312,7 +313,7 @@ impl<'a> Batch<'a> {
         let skipped = with(|outcome| if let Outcome::Skipped(done) = outcome { Some(done) } else { None });
         let left = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::NotReached)).count();
         if self.with_summary {
-            write_text(&self.arguments.output.join("index.html"), &self.page(outcomes, failures))?;
+            write_text(self.arguments.output.join("index.html"), &self.page(outcomes, failures))?;
         }
         let failed: Vec<Value> = failures
             .iter()

@@ -10,16 +10,14 @@ use cytomask::compare::{
 };
 use cytomask::eval::{BothEmpty, Metric, ScoreOptions};
 use cytomask::report::{Analysis, tables};
-use cytomask::{Model, Normalization, ScaleChoice, Segmenter, SettingsFile, Strategy};
+use cytomask::{Model, Segmenter, SettingsFile, Strategy};
 use serde_json::{Map, Value, json};
 
-use crate::args::Device;
+use crate::args::{Device, normalize};
 use crate::inputs;
 use crate::progress::{Progress, print, say};
-use crate::settings::device;
+use crate::settings::{self, device, scaled};
 
-/// What is compared when nothing is named.
-const DEFAULT_MODEL: &str = "cytomask-t";
 const MODES: [&str; 4] = ["auto", "amg", "ais", "apg"];
 
 const EXAMPLES: &str = "\
@@ -29,7 +27,7 @@ Methods (--run [NAME=]MODEL[:MODE[:SETTINGS]]), as often as wished; without any,
   --run vit_b_lm:apg:nms_threshold=0.7,min_size=50  with settings, named as the flags of `segment`
   --run tuned=vit_b_lm:ais:best.json              with a settings file, under a name of its own
   --run finetuned.safetensors:apg                 a checkpoint file
-  SETTINGS may also hold scale=FACTOR (built-in model) and normalize=minmax|percentile|none.
+  SETTINGS may also hold scale=FACTOR (built-in model) and normalize=model|minmax|percentile|none.
 
 Examples:
   cytomask compare images/ labels/ -o comparison
@@ -167,30 +165,43 @@ fn contestants(arguments: &CompareArgs, cases: &[Case]) -> Result<Vec<Contestant
         Ok(Contestant { name: name.to_owned(), source: Source::Files(files) })
     });
     let folders = folders.collect::<Result<Vec<_>>>()?;
-    let mut models: Vec<(String, Model)> = Vec::new();
+    let mut models = Models::new(arguments.device);
     let mut contestants = Vec::new();
     for (spec, text) in specs.iter().zip(runs) {
-        let model = match models.iter().find(|(name, _)| *name == spec.model) {
-            Some((_, model)) => model.clone(),
-            None => {
-                let model = cytomask::load_model(&spec.model, None, device(arguments.device))
-                    .with_context(|| format!("--run {text}"))?;
-                models.push((spec.model.clone(), model.clone()));
-                model
-            }
-        };
-        contestants.push(spec.contestant(model, arguments.compat).with_context(|| format!("--run {text}"))?);
+        contestants.push(models.contestant(spec, text, arguments.compat)?);
     }
     contestants.extend(folders);
     Ok(contestants)
 }
 
-/// The method a `--run` names, with a model of its own.
-pub(crate) fn contestant(text: &str, device_choice: Device, compat: bool) -> Result<Contestant> {
-    let spec = Spec::parse(text)?;
-    let model =
-        cytomask::load_model(&spec.model, None, device(device_choice)).with_context(|| format!("--run {text}"))?;
-    spec.contestant(model, compat).with_context(|| format!("--run {text}"))
+/// Models loaded so far: methods that differ in mode or settings share one.
+pub(crate) struct Models {
+    device: Device,
+    loaded: Vec<(String, Model)>,
+}
+
+impl Models {
+    pub(crate) fn new(device: Device) -> Self {
+        Self { device, loaded: Vec::new() }
+    }
+
+    /// The method that a `--run` names.
+    pub(crate) fn run(&mut self, text: &str, compat: bool) -> Result<Contestant> {
+        self.contestant(&Spec::parse(text)?, text, compat)
+    }
+
+    fn contestant(&mut self, spec: &Spec, text: &str, compat: bool) -> Result<Contestant> {
+        let at_run = || format!("--run {text}");
+        let model = match self.loaded.iter().find(|(name, _)| *name == spec.model) {
+            Some((_, model)) => model.clone(),
+            None => {
+                let model = cytomask::load_model(&spec.model, None, device(self.device)).with_context(at_run)?;
+                self.loaded.push((spec.model.clone(), model.clone()));
+                model
+            }
+        };
+        spec.contestant(model, compat).with_context(at_run)
+    }
 }
 
 /// What `--run` asks for.
@@ -217,7 +228,7 @@ impl Spec {
         let parts: Vec<&str> = rest.split(':').collect();
         let at = parts.iter().position(|part| MODES.contains(part));
         let (model, mode, settings) = match at {
-            Some(0) => (DEFAULT_MODEL.to_owned(), Some(parts[0]), parts[1..].join(":")),
+            Some(0) => (cytomask::embedded::NAME.to_owned(), Some(parts[0]), parts[1..].join(":")),
             Some(at) => (parts[..at].join(":"), Some(parts[at]), parts[at + 1..].join(":")),
             None => (rest.to_owned(), None, String::new()),
         };
@@ -236,11 +247,7 @@ impl Spec {
         let mut normalization = None;
         let mut strategy = Strategy::for_mode(mode, &model)?;
         if compat {
-            strategy = match strategy {
-                Strategy::Apg(_) => cytomask::Apg { compat: true, ..cytomask::Apg::default() }.into(),
-                Strategy::Amg(_) => cytomask::Amg::default().compat().into(),
-                other => other,
-            };
+            strategy = strategy.compat();
         }
         match &self.settings {
             None => {}
@@ -261,7 +268,10 @@ impl Spec {
                         pair.split_once('=').with_context(|| format!("expected KEY=VALUE, found {pair:?}"))?;
                     match key.trim() {
                         "scale" => model = scaled(model, value)?,
-                        "normalize" => normalization = Some(normalize(value)?),
+                        "normalize" => {
+                            let choice = normalize(value).map_err(|error| anyhow!("normalize: {error}"))?;
+                            normalization = Some(settings::normalization(choice, &model));
+                        }
                         key => {
                             // Numbers and true or false; all else is a word.
                             let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
@@ -285,27 +295,6 @@ impl Spec {
             segmenter = segmenter.normalization(normalization);
         }
         Ok(Contestant { name, source: Source::Run(Box::new(segmenter)) })
-    }
-}
-
-fn scaled(model: Model, text: &str) -> Result<Model> {
-    let factor: f32 = text
-        .parse()
-        .ok()
-        .filter(|factor| (0.05..=20.0).contains(factor))
-        .with_context(|| format!("scale: expected a factor from 0.05 to 20, found {text:?}"))?;
-    if model.scale().is_none() {
-        bail!("scale: {} always sees its longer side as 1024 pixels", model.name());
-    }
-    Ok(model.with_scale(ScaleChoice::Fixed(factor)))
-}
-
-fn normalize(text: &str) -> Result<Normalization> {
-    match text {
-        "minmax" => Ok(Normalization::MicroSam),
-        "percentile" => Ok(Normalization::Percentile { low: 0.1, high: 99.9 }),
-        "none" => Ok(Normalization::EightBit),
-        other => bail!("normalize: expected minmax, percentile or none, found {other:?}"),
     }
 }
 
@@ -373,9 +362,12 @@ mod tests {
     fn runs_are_read_as_they_are_meant() {
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(spec("vit_b_lm:apg"), (None, "vit_b_lm".into(), some("apg"), None));
-        assert_eq!(spec("ais"), (None, DEFAULT_MODEL.into(), some("ais"), None));
+        assert_eq!(spec("ais"), (None, cytomask::embedded::NAME.into(), some("ais"), None));
         assert_eq!(spec("vit_b"), (None, "vit_b".into(), None, None));
-        assert_eq!(spec("apg:min_size=5,a=b"), (None, DEFAULT_MODEL.into(), some("apg"), some("min_size=5,a=b")));
+        assert_eq!(
+            spec("apg:min_size=5,a=b"),
+            (None, cytomask::embedded::NAME.into(), some("apg"), some("min_size=5,a=b"))
+        );
         let windows = spec("mine=C:\\w\\m.pt:ais:D:\\best.json");
         assert_eq!(windows, (some("mine"), "C:\\w\\m.pt".into(), some("ais"), some("D:\\best.json")));
         assert!(Spec::parse("vit_b:agp").unwrap_err().to_string().contains("\"agp\""));

@@ -11,9 +11,9 @@ use cytomask::eval::{
     BothEmpty, LabelArray, Metric, ObjectScore, ScoreOptions, Scores, Summary, SummaryOptions, connected_components,
     contingency, object_scores, score, summarize,
 };
+use cytomask::output::write_text;
 use cytomask::{LabelStack, read_label_stack};
 
-use crate::outputs::write_text;
 use crate::progress::{Progress, print, say};
 use pairs::Pair;
 

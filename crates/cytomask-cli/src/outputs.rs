@@ -85,7 +85,7 @@ impl Targets {
     pub(crate) fn write(&self, subject: Subject<'_>, options: &ExportOptions, mut provenance: Value) -> Result<Value> {
         exports::write(&self.exports, subject, options)?;
         provenance["outputs"] = Value::Object(hashes(&self.files())?);
-        write_text(&self.provenance, &format!("{provenance:#}\n"))?;
+        output::write_text(&self.provenance, &format!("{provenance:#}\n"))?;
         Ok(provenance)
     }
 }
@@ -129,15 +129,6 @@ pub(crate) fn as_label_file(path: &Path) -> Option<LabelFormat> {
         "png" => Some(LabelFormat::Png),
         _ => None,
     }
-}
-
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
-    output::write_atomically(path, |writer| {
-        writer
-            .write_all(text.as_bytes())
-            .map_err(|error| cytomask::ImageError::new(cytomask::ImageErrorKind::Io, "cannot write").with_source(error))
-    })?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cytomask::report::html::escape;
 
 /// Longer side of the pictures, pixels: large ones as long as the page stays loadable.
 const LARGE_SIDE: u32 = 200;
@@ -122,12 +123,12 @@ document.querySelectorAll("#images th").forEach((head, column) => head.addEventL
 pub(crate) fn html(heading: &str, rows: &[Row], failed: &[Failed]) -> String {
     let mut page = String::from(HEAD);
     let objects: u64 = rows.iter().map(|row| row.objects).sum();
-    let _ = writeln!(page, "<h1>cytomask results</h1>\n<p>{}</p>", escaped(heading));
+    let _ = writeln!(page, "<h1>cytomask results</h1>\n<p>{}</p>", escape(heading));
     let _ = writeln!(page, "<p>{} images, {objects} objects, {} failed.</p>", rows.len(), failed.len());
     if !failed.is_empty() {
         page.push_str("<h2>Failed</h2>\n<table>\n");
         for Failed { name, message } in failed {
-            let _ = writeln!(page, "<tr class=\"failed\"><td>{}</td><td>{}</td></tr>", escaped(name), escaped(message));
+            let _ = writeln!(page, "<tr class=\"failed\"><td>{}</td><td>{}</td></tr>", escape(name), escape(message));
         }
         page.push_str("</table>\n");
     }
@@ -147,15 +148,15 @@ pub(crate) fn html(heading: &str, rows: &[Row], failed: &[Failed]) -> String {
         let links: Vec<String> = row
             .links
             .iter()
-            .map(|(what, target)| format!("<a href=\"{}\">{}</a>", link(target), escaped(what)))
+            .map(|(what, target)| format!("<a href=\"{}\">{}</a>", link(target), escape(what)))
             .collect();
-        let warnings: Vec<String> = row.warnings.iter().map(|text| escaped(text)).collect();
+        let warnings: Vec<String> = row.warnings.iter().map(|text| escape(text)).collect();
         let _ = writeln!(
             page,
             "<tr><td data-key=\"{}\">{picture}</td><td>{}</td><td class=\"number\">{}</td>\
              <td class=\"number\" data-key=\"{}\">{h} × {w}</td><td class=\"warning\">{}</td><td>{}</td></tr>",
-            escaped(&row.name),
-            escaped(&row.name),
+            escape(&row.name),
+            escape(&row.name),
             row.objects,
             u64::from(h) * u64::from(w),
             warnings.join("<br>"),
@@ -166,10 +167,6 @@ pub(crate) fn html(heading: &str, rows: &[Row], failed: &[Failed]) -> String {
     page.push_str(SCRIPT);
     page.push_str("</body></html>\n");
     page
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A relative path as the target of a link: what has a meaning there is percent-encoded.

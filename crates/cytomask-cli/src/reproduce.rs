@@ -7,12 +7,12 @@ use clap::Args;
 use cytomask::compare::{CompareOptions, Contestant, ReportOptions, Step, run as compare, write};
 use cytomask::datasets::{Domain, SplitName, find};
 use cytomask::eval::{BothEmpty, Metric, ScoreOptions};
+use cytomask::output::write_text;
 use cytomask::reproduce::{Mean, PreparedSet, Row, as_json, csv, find_sets, markdown};
 use serde_json::json;
 
 use crate::args::Device;
-use crate::compare::contestant;
-use crate::outputs::write_text;
+use crate::compare::Models;
 use crate::progress::{Progress, print, say};
 
 const ABOUT_RUNS: &str = "\
@@ -52,15 +52,16 @@ pub(crate) fn run(arguments: &ReproduceArgs) -> Result<()> {
         .with_context(|| format!("{}: cannot make the folder", arguments.output.display()))?;
     let mut rows = Vec::new();
     let mut incomplete = 0;
+    let mut models = Models::new(arguments.device);
     for set in &sets {
         say(&format!("{} ({})", set.dataset.title, set.dataset.key));
-        let row = row(arguments, set).with_context(|| set.folder.display().to_string())?;
+        let row = row(arguments, set, &mut models).with_context(|| set.folder.display().to_string())?;
         incomplete += usize::from(row.images < row.given);
         rows.push(row);
         // After each dataset, so that a run of days shows what it has.
-        write_text(&arguments.output.join("table.md"), &markdown(&rows))?;
-        write_text(&arguments.output.join("table.csv"), &csv(&rows))?;
-        write_text(&arguments.output.join("table.json"), &format!("{:#}\n", as_json(&rows)))?;
+        write_text(arguments.output.join("table.md"), &markdown(&rows))?;
+        write_text(arguments.output.join("table.csv"), &csv(&rows))?;
+        write_text(arguments.output.join("table.json"), &format!("{:#}\n", as_json(&rows)))?;
     }
     print(&if arguments.json { format!("{:#}", as_json(&rows)) } else { markdown(&rows) })?;
     let missing = cytomask::datasets::all().count() - sets.len();
@@ -93,10 +94,9 @@ fn sets(arguments: &ReproduceArgs) -> Result<Vec<PreparedSet>> {
 }
 
 /// The methods for a dataset: those asked for, or the paper's with the built-in ones.
-fn contestants(arguments: &ReproduceArgs, domain: Domain) -> Result<Vec<Contestant>> {
-    let given = |text: &String| contestant(text, arguments.device, false);
+fn contestants(arguments: &ReproduceArgs, domain: Domain, models: &mut Models) -> Result<Vec<Contestant>> {
     if !arguments.runs.is_empty() {
-        return arguments.runs.iter().map(given).collect();
+        return arguments.runs.iter().map(|text| models.run(text, false)).collect();
     }
     let specialist = if domain == Domain::Histopathology { "vit_b_histopathology" } else { "vit_b_lm" };
     let mut found = Vec::new();
@@ -105,20 +105,20 @@ fn contestants(arguments: &ReproduceArgs, domain: Domain) -> Result<Vec<Contesta
         ("µSAM AIS", format!("{specialist}:ais")),
         ("APG", format!("{specialist}:apg")),
     ] {
-        match contestant(&format!("{name}={run}"), arguments.device, true) {
+        match models.run(&format!("{name}={run}"), true) {
             Ok(contestant) => found.push(contestant),
             Err(error) => say(&format!("{name} left out: {error:#}")),
         }
     }
     for run in ["ais", "apg"] {
-        found.push(contestant(run, arguments.device, false)?);
+        found.push(models.run(run, false)?);
     }
     Ok(found)
 }
 
-fn row(arguments: &ReproduceArgs, set: &PreparedSet) -> Result<Row> {
+fn row(arguments: &ReproduceArgs, set: &PreparedSet, models: &mut Models) -> Result<Row> {
     let cases = set.cases()?;
-    let contestants = contestants(arguments, set.dataset.domain)?;
+    let contestants = contestants(arguments, set.dataset.domain, models)?;
     // The paper's scores count an image without objects and predictions as 0.
     let score = ScoreOptions { both_empty: BothEmpty::Zero, ..ScoreOptions::default() };
     let options = CompareOptions { score, ..Default::default() };

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use cytomask::{Fields, Model, Segmenter, Selection};
+use anyhow::{Context, Result, anyhow, bail};
+use cytomask::{Fields, Segmenter, Selection};
 use serde_json::{Value, json};
 
 use crate::args::SegmentArgs;
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
 fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
     let device = settings::device(arguments.model.device);
     let mut model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
-    model = with_scale(model, &arguments.scale)?;
+    model = settings::scaled(model, &arguments.scale).map_err(|error| anyhow!("--{error}"))?;
     if arguments.choose.diameter.is_some() || arguments.choose.diameter_um.is_some() {
         if arguments.scale != "auto" {
             bail!("--diameter and --scale both say how large the image is seen; give one of them");
@@ -73,21 +73,6 @@ fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
         segmenter = segmenter.halo(halo);
     }
     Ok(segmenter)
-}
-
-fn with_scale(model: Model, text: &str) -> Result<Model> {
-    if text == "auto" {
-        return Ok(model);
-    }
-    let factor: f32 = text
-        .parse()
-        .ok()
-        .filter(|factor| (0.05..=20.0).contains(factor))
-        .with_context(|| format!("--scale: expected `auto` or a factor from 0.05 to 20, found {text:?}"))?;
-    if model.scale().is_none() {
-        bail!("--scale: {} always sees its longer side as 1024 pixels; use --tile_shape to enlarge", model.name());
-    }
-    Ok(model.with_scale(cytomask::ScaleChoice::Fixed(factor)))
 }
 
 /// What made a result, as far as it is known before an image is read: version, model, settings. It opens every provenance, and an

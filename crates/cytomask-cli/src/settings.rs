@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use cytomask::{Amg, Apg, DeviceChoice, Model, Normalization, Prompted, SettingsFile, Strategy};
+use cytomask::{DeviceChoice, Model, Normalization, Prompted, ScaleChoice, SettingsFile, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::{Device, Mode, Normalize, SegmentArgs, ThresholdArgs};
@@ -25,12 +25,7 @@ pub(crate) fn strategy(arguments: &SegmentArgs, model: &Model) -> Result<Strateg
             model.name()
         );
     }
-    // Upstream's choices are those of the paper's defaults, not of a preset.
-    let base = match base {
-        Strategy::Apg(_) if arguments.compat => Apg { compat: true, ..Apg::default() }.into(),
-        Strategy::Amg(_) if arguments.compat => Amg::default().compat().into(),
-        base => base,
-    };
+    let base = if arguments.compat { base.compat() } else { base };
     // Messages begin with the setting's name, which is the flag's.
     base.with_settings(&given(&arguments.thresholds)?).map_err(|error| anyhow!("--{error}"))
 }
@@ -72,6 +67,20 @@ pub(crate) fn normalization(choice: Normalize, model: &Model) -> Normalization {
         Normalize::Range([low, high]) => Normalization::Range { low, high },
         Normalize::None => Normalization::EightBit,
     }
+}
+
+/// The model looking at images enlarged by the factor in `text`; `auto` leaves the choice to it.
+pub(crate) fn scaled(model: Model, text: &str) -> Result<Model> {
+    if text == "auto" {
+        return Ok(model);
+    }
+    let factor = text.parse().ok().filter(|factor| (0.05..=20.0).contains(factor));
+    let factor: f32 =
+        factor.with_context(|| format!("scale: expected `auto` or a factor from 0.05 to 20, found {text:?}"))?;
+    if model.scale().is_none() {
+        bail!("scale: {} always sees its longer side as 1024 pixels; use --tile_shape to enlarge", model.name());
+    }
+    Ok(model.with_scale(ScaleChoice::Fixed(factor)))
 }
 
 /// Where the network runs.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use cytomask::eval::BothEmpty;
+use cytomask::output::write_text;
 use cytomask::tune::{
     self, Check, LabelledImages, Method as Search, Parameter, Space, TuneOptions, html, images_csv, summary, trials_csv,
 };
@@ -13,7 +14,6 @@ use serde_json::json;
 
 use crate::args::{Mode, ModelArgs};
 use crate::inputs::{Input, Selection};
-use crate::outputs::write_text;
 use crate::progress::{Progress, print, say};
 use crate::{inputs, settings};
 
@@ -126,10 +126,10 @@ pub(crate) fn run(arguments: &TuneArgs) -> Result<()> {
     let strategy = space.strategy(tuning.best.candidate)?;
     let file = SettingsFile::new(&strategy, segmenter.model(), Some(tune::record(&tuning)))?;
     let folder = &arguments.output;
-    write_text(&folder.join("trials.csv"), &trials_csv(&tuning))?;
-    write_text(&folder.join("images.csv"), &images_csv(&tuning))?;
-    write_text(&folder.join("report.html"), &html(&tuning, &title))?;
-    write_text(&folder.join("settings.json"), &format!("{:#}\n", serde_json::to_value(&file)?))?;
+    write_text(folder.join("trials.csv"), &trials_csv(&tuning))?;
+    write_text(folder.join("images.csv"), &images_csv(&tuning))?;
+    write_text(folder.join("report.html"), &html(&tuning, &title))?;
+    write_text(folder.join("settings.json"), &format!("{:#}\n", serde_json::to_value(&file)?))?;
     if arguments.json {
         let outcome = json!({
             "mode": file.mode, "best": tuning.best.settings, "tuned": file.tuned,

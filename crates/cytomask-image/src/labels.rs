@@ -136,6 +136,16 @@ impl Labels {
         found
     }
 
+    /// Removes the objects whose area in pixels is not `wanted`; other ids stay as they are.
+    pub fn retain_areas(&mut self, wanted: impl Fn(u64) -> bool) {
+        let unwanted: Vec<bool> = self.extents().iter().map(|&(area, _)| !wanted(area)).collect();
+        for id in &mut self.data {
+            if *id != 0 && unwanted[*id as usize - 1] {
+                *id = 0;
+            }
+        }
+    }
+
     /// Paints `id` wherever `mask` is set and the image is still background.
     pub fn paint_where_empty(&mut self, mask: &Mask, id: u32) {
         let width = self.size[1] as usize;

@@ -125,6 +125,16 @@ pub fn write_atomically(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Writ
     attempt().map_err(|error: Error| error.with_path(path))
 }
 
+/// [`write_atomically`] for text.
+///
+/// # Errors
+/// `Io`, naming `path`.
+pub fn write_text(path: impl AsRef<Path>, text: &str) -> Result<()> {
+    write_atomically(path, |writer| {
+        writer.write_all(text.as_bytes()).map_err(|error| Error::new(ErrorKind::Io, "cannot write").with_source(error))
+    })
+}
+
 /// In the temporary folders of [`write_folder_atomically`], held by their writer.
 const FOLDER_LOCK: &str = ".lock";
 

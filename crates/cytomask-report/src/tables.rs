@@ -21,7 +21,7 @@ fn short(p: f64) -> String {
 }
 
 /// A field of a CSV line, quoted where needed (RFC 4180).
-fn field(text: &str) -> String {
+pub fn field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 

@@ -124,7 +124,8 @@ impl Ais {
 
     /// Removes small objects and describes the rest; `fields` are the maps before smoothing. Depends on the least size only.
     pub fn finish(&self, mut labels: Labels, fields: &Fields) -> Segmentation {
-        remove_below(&mut labels, self.min_size);
+        // The background is left alone; the reference removes it, when it is that small, by setting it to 0.
+        labels.retain_areas(|area| area >= self.min_size);
         with_mean_foreground(labels, &fields.foreground)
     }
 }
@@ -157,16 +158,6 @@ impl Ais {
             compat: false,
         };
         paint_found(&claim, size, found)
-    }
-}
-
-/// Removes objects of fewer pixels than `min_size`. (The background is left alone; the reference removes it by setting it to 0.)
-fn remove_below(labels: &mut Labels, min_size: u64) {
-    let small: Vec<bool> = labels.extents().iter().map(|&(area, _)| area < min_size).collect();
-    for id in labels.as_mut_slice() {
-        if *id != 0 && small[*id as usize - 1] {
-            *id = 0;
-        }
     }
 }
 

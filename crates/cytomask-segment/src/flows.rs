@@ -142,11 +142,11 @@ impl Flows {
 
     fn drop_large(&self, labels: &mut Labels) {
         let most = labels.as_slice().len() as f64 * self.max_size_fraction;
-        keep(labels, |area| area as f64 <= most);
+        labels.retain_areas(|area| area as f64 <= most);
     }
 
     fn drop_small(&self, labels: &mut Labels) {
-        keep(labels, |area| area >= self.min_size);
+        labels.retain_areas(|area| area >= self.min_size);
         renumber(labels);
     }
 
@@ -223,16 +223,6 @@ fn grow(histogram: &[u32], width: usize, seed: usize, mut visit: impl FnMut(usiz
     }
     for (index, _) in reached.iter().enumerate().filter(|(_, reached)| **reached) {
         visit(corner + index / SIDE * width + index % SIDE);
-    }
-}
-
-/// Removes the objects whose number of pixels is not wanted.
-fn keep(labels: &mut Labels, wanted: impl Fn(u64) -> bool) {
-    let unwanted: Vec<bool> = labels.extents().iter().map(|&(area, _)| !wanted(area)).collect();
-    for id in labels.as_mut_slice() {
-        if *id != 0 && unwanted[*id as usize - 1] {
-            *id = 0;
-        }
     }
 }
 

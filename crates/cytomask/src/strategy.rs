@@ -50,6 +50,17 @@ impl Strategy {
             Self::Prompted(..) => "prompt",
         }
     }
+
+    /// The same strategy as upstream runs it: the paper's defaults, not a model's preset, with upstream's choices where they
+    /// differ from the right ones.
+    #[must_use]
+    pub fn compat(self) -> Self {
+        match self {
+            Self::Apg(_) => Apg { compat: true, ..Apg::default() }.into(),
+            Self::Amg(_) => Amg::default().compat().into(),
+            other => other,
+        }
+    }
 }
 
 impl Strategy {

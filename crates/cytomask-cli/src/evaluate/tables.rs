@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use cytomask::eval::{Metric, ScoreOptions, Scores, Side, Summary};
+use cytomask::report::tables::field;
 use serde_json::{Map, Value, json};
 
 use super::{EvaluateArgs, Row};
@@ -15,7 +16,7 @@ pub(crate) fn per_image(rows: &[Row], metrics: &[Metric]) -> String {
     }
     text.push_str(",note\n");
     for row in rows {
-        text.push_str(&quoted(&row.name));
+        text.push_str(&field(&row.name));
         for &metric in metrics {
             let _ = write!(text, ",{}", number(&row.scores, metric));
         }
@@ -29,7 +30,7 @@ pub(crate) fn per_object(rows: &[Row]) -> String {
     let mut text = String::from("image,side,id,area_px,best_id,best_iou,matched_id,matched_iou,contains\n");
     let optional = |id: Option<u32>| id.map_or_else(String::new, |id| id.to_string());
     for row in rows {
-        let name = quoted(&row.name);
+        let name = field(&row.name);
         for object in &row.objects {
             let side = match object.side {
                 Side::Truth => "truth",
@@ -148,20 +149,5 @@ fn number(scores: &Scores, metric: Metric) -> String {
         (true, _) => format!("{value:.0}"),
         (false, true) => String::new(),
         (false, false) => format!("{value:.6}"),
-    }
-}
-
-/// A CSV cell.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_with_commas_are_quoted() {
-        assert_eq!((quoted("a b"), quoted("a,\"b\"")), ("a b".to_owned(), "\"a,\"\"b\"\"\"".to_owned()));
     }
 }

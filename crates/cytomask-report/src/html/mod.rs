@@ -108,7 +108,8 @@ pub fn render(page: &Page<'_>) -> String {
     out
 }
 
-pub(crate) fn escape(text: &str) -> String {
+/// Text as it stands in HTML, attributes included.
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -1,9 +1,12 @@
 //! What all plots share: colours, marks, text, the frame of the SVG.
 
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::html::escape;
 use crate::{Error, ErrorKind, Result};
 
 /// Stands for the page's text colour until [`svg`] replaces it.
@@ -23,6 +26,9 @@ const COLOURS: [RGBColor; 8] = [
 ];
 
 pub(super) type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// The axes of a chart on a [`Root`].
+pub(super) type Mesh<'a, 'b, 'd, X, Y> = MeshStyle<'a, 'b, X, Y, SVGBackend<'d>>;
 
 /// What plotters reports, whichever of its kinds.
 pub(super) type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -46,7 +52,7 @@ pub(super) fn svg(title: &str, size: (u32, u32), draw: impl FnOnce(&Root<'_>) ->
             .and_then(|()| Ok(root.present()?))
             .map_err(|error| Error::new(ErrorKind::Drawing, format!("plot {title}: {error}")))?;
     }
-    let title = title.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let title = escape(title);
     let (w, h) = size;
     let frame = format!("<svg role=\"img\" aria-label=\"{title}\" style=\"max-width:{w}px\"");
     Ok(text.replacen(&format!("<svg width=\"{w}\" height=\"{h}\""), &frame, 1).replace(INK_IN_SVG, "currentColor"))
@@ -54,6 +60,20 @@ pub(super) fn svg(title: &str, size: (u32, u32), draw: impl FnOnce(&Root<'_>) ->
 
 pub(super) fn style(horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
     TextStyle::from(("sans-serif", TEXT).into_font()).color(&INK).pos(Pos::new(horizontal, vertical))
+}
+
+/// The look of all axes and grids: pale lines, text below and to the left.
+pub(super) fn plain<'m, 'a, 'b, 'd, X, Y>(mesh: &'m mut Mesh<'a, 'b, 'd, X, Y>) -> &'m mut Mesh<'a, 'b, 'd, X, Y>
+where
+    X: Ranged,
+    Y: Ranged,
+{
+    mesh.x_label_style(style(HPos::Center, VPos::Top))
+        .y_label_style(style(HPos::Right, VPos::Center))
+        .axis_desc_style(style(HPos::Center, VPos::Top))
+        .axis_style(INK.mix(0.5))
+        .bold_line_style(INK.mix(0.15))
+        .light_line_style(TRANSPARENT)
 }
 
 /// Left-aligned text, its middle at `at`.

@@ -2,11 +2,10 @@
 
 use cytomask_eval::THRESHOLDS;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, VPos};
 use serde_json::json;
 
 use super::Plot;
-use super::canvas::{INK, axis_end, colour, label, label_before, legend, mark, style, svg, widest};
+use super::canvas::{INK, axis_end, colour, label, label_before, legend, mark, plain, svg, widest};
 use crate::{Analysis, Result, label as metric_label};
 
 const WIDTH: u32 = 880;
@@ -29,16 +28,8 @@ pub fn mean_scores(analysis: &Analysis) -> Result<Plot> {
             .x_label_area_size(44)
             .y_label_area_size(left)
             .build_cartesian_2d(0.0..end, 0.0..rows as f64)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .y_labels(0)
-            .x_desc(format!("mean {metric}"))
-            .label_style(style(HPos::Center, VPos::Top))
-            .axis_style(INK.mix(0.5))
-            .bold_line_style(INK.mix(0.15))
-            .light_line_style(TRANSPARENT)
-            .draw()?;
+        let mut mesh = chart.configure_mesh();
+        plain(&mut mesh).disable_y_mesh().y_labels(0).x_desc(format!("mean {metric}")).draw()?;
         for (row, &at) in order.iter().enumerate() {
             let summary = &analysis.methods[at];
             let middle = rows as f64 - row as f64 - 0.5;
@@ -89,19 +80,13 @@ pub fn score_against_threshold(analysis: &Analysis) -> Result<Plot> {
             .x_label_area_size(44)
             .y_label_area_size(58)
             .build_cartesian_2d(0.485..0.965, 0.0..axis_end(highest))?;
-        chart
-            .configure_mesh()
+        let mut mesh = chart.configure_mesh();
+        plain(&mut mesh)
             .x_labels(10)
             .x_label_formatter(&|x| format!("{x:.2}"))
             .y_label_formatter(&|y| format!("{y:.2}"))
             .x_desc("IoU at which an object counts as found")
             .y_desc("segmentation accuracy")
-            .x_label_style(style(HPos::Center, VPos::Top))
-            .y_label_style(style(HPos::Right, VPos::Center))
-            .axis_desc_style(style(HPos::Center, VPos::Top))
-            .axis_style(INK.mix(0.5))
-            .bold_line_style(INK.mix(0.15))
-            .light_line_style(TRANSPARENT)
             .draw()?;
         for &at in order.iter().rev() {
             let points: Vec<(f64, f64)> =
@@ -157,8 +142,8 @@ pub fn time_against_quality(analysis: &Analysis) -> Result<Option<Plot>> {
             .x_label_area_size(44)
             .y_label_area_size(58)
             .build_cartesian_2d((fastest / 1.6..slowest * 1.6).log_scale(), 0.0..axis_end(highest))?;
-        chart
-            .configure_mesh()
+        let mut mesh = chart.configure_mesh();
+        plain(&mut mesh)
             .x_label_formatter(&|x| {
                 if *x < 0.1 {
                     format!("{x:.2}")
@@ -171,12 +156,6 @@ pub fn time_against_quality(analysis: &Analysis) -> Result<Option<Plot>> {
             .y_label_formatter(&|y| format!("{y:.2}"))
             .x_desc("median seconds an image (logarithmic)")
             .y_desc(format!("mean {metric}"))
-            .x_label_style(style(HPos::Center, VPos::Top))
-            .y_label_style(style(HPos::Right, VPos::Center))
-            .axis_desc_style(style(HPos::Center, VPos::Top))
-            .axis_style(INK.mix(0.5))
-            .bold_line_style(INK.mix(0.15))
-            .light_line_style(TRANSPARENT)
             .draw()?;
         for &(at, seconds) in &timed {
             let mean = analysis.methods[at].mean;
@@ -228,16 +207,8 @@ pub fn by_group(analysis: &Analysis) -> Result<Option<Plot>> {
             .x_label_area_size(44)
             .y_label_area_size(left)
             .build_cartesian_2d(0.0..axis_end(highest), 0.0..rows as f64)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .y_labels(0)
-            .x_desc(format!("mean {metric}"))
-            .label_style(style(HPos::Center, VPos::Top))
-            .axis_style(INK.mix(0.5))
-            .bold_line_style(INK.mix(0.15))
-            .light_line_style(TRANSPARENT)
-            .draw()?;
+        let mut mesh = chart.configure_mesh();
+        plain(&mut mesh).disable_y_mesh().y_labels(0).x_desc(format!("mean {metric}")).draw()?;
         for (row, (group, name)) in analysis.groups.iter().zip(&names).enumerate() {
             let middle = rows as f64 - row as f64 - 0.5;
             chart.draw_series([PathElement::new(

@@ -1,11 +1,10 @@
 //! Two methods, image by image.
 
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, VPos};
 use serde_json::json;
 
 use super::Plot;
-use super::canvas::{INK, axis_end, colour, label, mark_sized, style, svg, widest};
+use super::canvas::{INK, axis_end, colour, label, mark_sized, plain, svg, widest};
 use crate::{Analysis, Comparison, Result, label as metric_label};
 
 /// Side of the square of points.
@@ -35,20 +34,14 @@ pub fn scatter(comparison: &Comparison, analysis: &Analysis, up: usize, across: 
             .x_label_area_size(44)
             .y_label_area_size(58)
             .build_cartesian_2d(-0.02 * end..end, -0.02 * end..end)?;
-        chart
-            .configure_mesh()
+        let mut mesh = chart.configure_mesh();
+        plain(&mut mesh)
             .x_labels(6)
             .y_labels(6)
             .x_label_formatter(&|x| format!("{x:.2}"))
             .y_label_formatter(&|y| format!("{y:.2}"))
             .x_desc(format!("{metric} of {across_name}"))
             .y_desc(format!("{metric} of {up_name}"))
-            .x_label_style(style(HPos::Center, VPos::Top))
-            .y_label_style(style(HPos::Right, VPos::Center))
-            .axis_desc_style(style(HPos::Center, VPos::Top))
-            .axis_style(INK.mix(0.5))
-            .bold_line_style(INK.mix(0.15))
-            .light_line_style(TRANSPARENT)
             .draw()?;
         chart.draw_series([PathElement::new([(0.0, 0.0), (end, end)], INK.mix(0.6).stroke_width(1))])?;
         for (image, row) in values.iter().enumerate() {

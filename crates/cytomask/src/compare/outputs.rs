@@ -9,9 +9,9 @@ use cytomask_report::{Analysis, Comparison, panel, plots, tables};
 use serde_json::{Value, json};
 
 use super::cases::Case;
-use super::records::write_text;
 use super::runner::{CompareOptions, Results};
 use crate::{Error, ErrorKind};
+use cytomask_image::output::write_text;
 
 /// Rivals of the best method that are drawn against it.
 const MOST_SCATTERS: usize = 4;
@@ -54,11 +54,11 @@ pub fn write(
     let examples = examples(cases, results, compare, &analysis)?;
     let warnings = warnings(cases, results);
 
-    write_text(&folder.join("images.csv"), &tables::images_csv(comparison))?;
-    write_text(&folder.join("images.json"), &format!("{:#}\n", json!(comparison.images)))?;
-    write_text(&folder.join("summary.csv"), &tables::summary_csv(&analysis))?;
-    write_text(&folder.join("summary.md"), &tables::summary_markdown(&analysis))?;
-    write_text(&folder.join("pairs.csv"), &tables::pairs_csv(&analysis))?;
+    write_text(folder.join("images.csv"), &tables::images_csv(comparison))?;
+    write_text(folder.join("images.json"), &format!("{:#}\n", json!(comparison.images)))?;
+    write_text(folder.join("summary.csv"), &tables::summary_csv(&analysis))?;
+    write_text(folder.join("summary.md"), &tables::summary_markdown(&analysis))?;
+    write_text(folder.join("pairs.csv"), &tables::pairs_csv(&analysis))?;
     let plot_data: serde_json::Map<String, Value> = drawn
         .iter()
         .map(|plot| {
@@ -73,7 +73,7 @@ pub fn write(
         "plots": plot_data,
         "warnings": warnings,
     });
-    write_text(&folder.join("report.json"), &format!("{everything:#}\n"))?;
+    write_text(folder.join("report.json"), &format!("{everything:#}\n"))?;
     let page = Page {
         title: &options.title,
         comparison,

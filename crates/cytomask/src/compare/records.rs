@@ -56,18 +56,8 @@ impl Record {
     pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|error| Error::new(ErrorKind::Image, format!("{}: {error}", path.display())))?;
-        write_text(path, &text)
+        Ok(cytomask_image::output::write_text(path, &text)?)
     }
-}
-
-/// Writes text so that a reader finds all of it or what was there before.
-pub(super) fn write_text(path: &Path, text: &str) -> Result<(), Error> {
-    cytomask_image::output::write_atomically(path, |writer| {
-        writer.write_all(text.as_bytes()).map_err(|error| {
-            cytomask_image::Error::new(cytomask_image::ErrorKind::Io, "cannot write").with_source(error)
-        })
-    })?;
-    Ok(())
 }
 
 /// SHA-256 of a value's JSON, whose fields are in order of name.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use cytomask_report::html::escape;
+use cytomask_report::tables::field;
 use serde_json::Value;
 
 use super::{Check, ImageScores, Method, Parameter, Tuning};
@@ -33,7 +35,7 @@ pub fn images_csv(tuning: &Tuning) -> String {
         let _ = writeln!(
             text,
             "{},{},{:.6},{:.6},{:.6}",
-            quoted(&image.name),
+            field(&image.name),
             use_of(tuning, image),
             image.default,
             image.tuned,
@@ -93,10 +95,10 @@ pub fn html(tuning: &Tuning, title: &str) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}</title><style>{STYLE}</style></head><body>\n\
          <h1>{0}</h1>\n",
-        escaped(title)
+        escape(title)
     );
     for line in summary(tuning).lines() {
-        let _ = writeln!(page, "<p>{}</p>", escaped(line));
+        let _ = writeln!(page, "<p>{}</p>", escape(line));
     }
     page.push_str("<h2>Score against each setting</h2>\n<p>For each value: all trials (thin line), the middle half of them (box), their median (dash), and the best trial with it (dot). Blue marks the choice, the dashed line the default's score.</p>\n<div class=\"plots\">\n");
     for parameter in tuning.space.parameters() {
@@ -156,13 +158,13 @@ fn use_of(tuning: &Tuning, image: &ImageScores) -> String {
 fn table(page: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     page.push_str("<table><tr>");
     for cell in head {
-        let _ = write!(page, "<th>{}</th>", escaped(cell));
+        let _ = write!(page, "<th>{}</th>", escape(cell));
     }
     page.push_str("</tr>\n");
     for row in rows {
         page.push_str("<tr>");
         for cell in row {
-            let _ = write!(page, "<td>{}</td>", escaped(&cell));
+            let _ = write!(page, "<td>{}</td>", escape(&cell));
         }
         page.push_str("</tr>\n");
     }
@@ -196,7 +198,7 @@ fn plot(tuning: &Tuning, parameter: &Parameter) -> String {
     let step = (width - left - right) / columns.len() as f64;
     let mut svg = format!(
         "<svg width=\"{width}\" height=\"{height}\" role=\"img\" aria-label=\"mSA against {0}\" font-size=\"11\">\n",
-        escaped(&parameter.name)
+        escape(&parameter.name)
     );
     for tick in 0..=4 {
         let score = low + (high - low) * f64::from(tick) / 4.0;
@@ -224,7 +226,7 @@ fn plot(tuning: &Tuning, parameter: &Parameter) -> String {
                 svg,
                 "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                 height - bottom + 15.0,
-                escaped(&plain(value))
+                escape(&plain(value))
             );
         }
         let (Some(&worst), Some(&best)) = (scores.first(), scores.last()) else { continue };
@@ -255,7 +257,7 @@ fn plot(tuning: &Tuning, parameter: &Parameter) -> String {
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-weight=\"600\">{}{method}</text>\n</svg>",
         (left + width - right) / 2.0,
         height - 10.0,
-        escaped(&parameter.name)
+        escape(&parameter.name)
     );
     svg
 }
@@ -263,13 +265,4 @@ fn plot(tuning: &Tuning, parameter: &Parameter) -> String {
 /// A value without quotes.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// A CSV cell.
-fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
