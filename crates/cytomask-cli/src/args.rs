@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::batch::BatchArgs;
 use crate::choose::ChooseArgs;
 use crate::exports::{Export, ExportOptions};
+use crate::flow_args::FlowArgs;
 use crate::inspect::InspectArgs;
 
 /// Find every cell, nucleus or organoid in microscopy images.
@@ -61,7 +62,7 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Mode {
-    /// APG where the model has an instance decoder, else AMG.
+    /// Flows where the model predicts them, APG where it has an instance decoder, else AMG.
     Auto,
     /// Automatic mask generation: a grid of points.
     Amg,
@@ -69,6 +70,8 @@ pub(crate) enum Mode {
     Ais,
     /// Automatic prompt generation: decoder maps, point prompts, promptable model, NMS.
     Apg,
+    /// Flows that are followed to the objects' centres (Cellpose).
+    Flows,
     /// The prompts given by --point, --box or --prompts.
     Prompt,
 }
@@ -81,6 +84,7 @@ impl Mode {
             Self::Amg => "amg",
             Self::Ais => "ais",
             Self::Apg => "apg",
+            Self::Flows => "flows",
             Self::Prompt => "prompt",
         }
     }
@@ -248,6 +252,10 @@ pub(crate) struct SegmentArgs {
 
     #[command(flatten)]
     #[serde(flatten)]
+    pub(crate) flows: FlowArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
     pub(crate) prompts: PromptArgs,
 
     /// What to write, with commas between; the provenance comes with all of it. [default: tiff,overlay,csv]
@@ -347,6 +355,18 @@ pub(crate) struct ThresholdArgs {
     /// AMG: holes and islands of fewer pixels are removed.
     #[arg(long = "min_mask_region_area", value_name = "PIXELS")]
     pub(crate) min_mask_region_area: Option<u32>,
+    /// Flows: masks whose own flows differ more than this from the network's are dropped; 0 keeps all.
+    #[arg(long = "flow_threshold", value_name = "ERROR", allow_negative_numbers = true)]
+    pub(crate) flow_threshold: Option<f32>,
+    /// Flows: logit above which a pixel belongs to an object.
+    #[arg(long = "cellprob_threshold", value_name = "LOGIT", allow_negative_numbers = true)]
+    pub(crate) cellprob_threshold: Option<f32>,
+    /// Flows: steps a pixel follows the flow; 0 for 200 at the scale the network was trained at.
+    #[arg(long, value_name = "N")]
+    pub(crate) niter: Option<u32>,
+    /// Flows: objects that cover more than this share of the image are dropped.
+    #[arg(long = "max_size_fraction", value_name = "0..1")]
+    pub(crate) max_size_fraction: Option<f64>,
     /// Prompts decoded together.
     #[arg(long = "batch_size", alias = "points_per_batch", value_name = "N")]
     pub(crate) batch_size: Option<usize>,

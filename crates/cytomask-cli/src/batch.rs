@@ -485,7 +485,10 @@ impl<'a> Batch<'a> {
             }
         };
         let mut tiles = (0, 1);
-        let scaled = from.scale().map(|scale| self.segmenter.with_scale(ScaleChoice::Fixed(scale)));
+        let scaled = match self.segmenter.model().flow_predictor() {
+            Some(_) => from.diameter_px.map(|pixels| self.segmenter.with_diameter(pixels)),
+            None => from.scale().map(|scale| self.segmenter.with_scale(ScaleChoice::Fixed(scale))),
+        };
         let segmentation = scaled
             .as_ref()
             .unwrap_or(self.segmenter)

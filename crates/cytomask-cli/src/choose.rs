@@ -30,8 +30,9 @@ pub(crate) struct ChooseArgs {
     /// µm per pixel, in place of what the file says.
     #[arg(long = "pixel_size", value_name = "UM", value_parser = positive)]
     pub(crate) pixel_size: Option<f64>,
-    /// Width of the objects in pixels: the image is scaled to what the model was trained on. Built-in model only.
-    #[arg(long, value_name = "PX", value_parser = positive, conflicts_with = "diameter_um")]
+    /// Width of the objects in pixels: the image is scaled to what the model was trained on. Built-in model and Cellpose; with cyto3
+    /// and its kind 0 estimates it.
+    #[arg(long, value_name = "PX", value_parser = at_least_0, conflicts_with = "diameter_um")]
     pub(crate) diameter: Option<f64>,
     /// Width of the objects in µm; needs a pixel size.
     #[arg(long = "diameter_um", value_name = "UM", value_parser = positive)]
@@ -41,6 +42,10 @@ pub(crate) struct ChooseArgs {
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
     number.ok_or_else(|| format!("expected a number above 0, found {text:?}"))
+}
+
+fn at_least_0(text: &str) -> Result<f64, String> {
+    if text.parse() == Ok(0.0) { Ok(0.0) } else { positive(text) }
 }
 
 /// The flags as the library takes them.
@@ -71,6 +76,8 @@ pub(crate) fn selection(given: &ChooseArgs) -> Result<Selection> {
         ChannelChoice::First
     };
     let diameter = match (given.diameter, given.diameter_um) {
+        // 0: to be estimated.
+        (Some(0.0), _) => None,
         (Some(pixels), _) => Some(Diameter::Pixels(pixels)),
         (None, um) => um.map(Diameter::Micrometres),
     };

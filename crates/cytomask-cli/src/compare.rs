@@ -18,7 +18,7 @@ use crate::inputs;
 use crate::progress::{Progress, print, say};
 use crate::settings::{self, device, scaled};
 
-const MODES: [&str; 4] = ["auto", "amg", "ais", "apg"];
+const MODES: [&str; 5] = ["auto", "amg", "ais", "apg", "flows"];
 
 const EXAMPLES: &str = "\
 Methods (--run [NAME=]MODEL[:MODE[:SETTINGS]]), as often as wished; without any, the built-in model by amg, ais and apg:
@@ -267,6 +267,7 @@ impl Spec {
                     let (key, value) =
                         pair.split_once('=').with_context(|| format!("expected KEY=VALUE, found {pair:?}"))?;
                     match key.trim() {
+                        "diameter" => model = with_diameter(model, value)?,
                         "scale" => model = scaled(model, value)?,
                         "normalize" => {
                             let choice = normalize(value).map_err(|error| anyhow!("normalize: {error}"))?;
@@ -290,12 +291,22 @@ impl Spec {
             format!("{} {}{settings}", model.name(), strategy.name().to_uppercase())
         };
         let name = self.name.clone().unwrap_or_else(described);
+        crate::settings::check_mode(&strategy, &model, false)?;
         let mut segmenter = Segmenter::new(model).strategy(strategy);
         if let Some(normalization) = normalization {
             segmenter = segmenter.normalization(normalization);
         }
         Ok(Contestant { name, source: Source::Run(Box::new(segmenter)) })
     }
+}
+
+fn with_diameter(model: Model, text: &str) -> Result<Model> {
+    let pixels = text.parse::<f64>().ok().filter(|pixels| pixels.is_finite() && *pixels > 0.0);
+    let pixels = pixels.with_context(|| format!("diameter: expected pixels above 0, found {text:?}"))?;
+    if model.flow_predictor().is_none() {
+        bail!("diameter: {} takes none; it is for networks that predict flows", model.name());
+    }
+    Ok(model.with_diameter(pixels))
 }
 
 fn title(arguments: &CompareArgs) -> String {

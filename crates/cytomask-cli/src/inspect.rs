@@ -182,6 +182,10 @@ fn would_do(segmenter: &Segmenter, source: &Source, from: &cytomask::Resolved) -
         Normalization::Percentile { low, high } => {
             format!("bring the {low} and {high} percentiles of each channel to 0 and 255")
         }
+        Normalization::Cellpose { low, high, grey } => {
+            let first = if grey { "take the mean of the channels, and " } else { "" };
+            format!("{first}bring the {low} and {high} percentiles of each channel to 0 and 255 without clipping")
+        }
         Normalization::Range { low, high } => format!("bring {low} and {high} to 0 and 255"),
         _ => "take samples as 0 to 255 as they are".into(),
     });
@@ -192,6 +196,10 @@ fn would_do(segmenter: &Segmenter, source: &Source, from: &cytomask::Resolved) -
         (Some(_), None) => {
             format!("show {} the image at its size, or twice that if the objects are small", model.name())
         }
+        (None, _) if model.flow_predictor().is_some() => match from.diameter_px {
+            Some(pixels) => format!("scale it for {}, whose objects are {pixels:.1} pixels wide", model.name()),
+            None => format!("show {} the image at its size", model.name()),
+        },
         (None, _) => format!("show {} the longer side of a tile as 1024 pixels", model.name()),
     });
     let tiles = segmenter.plan(held.size, scale.unwrap_or(1.0))?.len();

@@ -11,6 +11,7 @@ mod dump;
 mod estimate;
 mod evaluate;
 mod exports;
+mod flow_args;
 mod inputs;
 mod inspect;
 mod interrupt;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use cytomask::{Fields, Segmenter, Selection};
+use cytomask::{Fields, Normalization, Segmenter, Selection};
 use serde_json::{Value, json};
 
 use crate::args::SegmentArgs;
@@ -50,15 +50,30 @@ fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
         if arguments.scale != "auto" {
             bail!("--diameter and --scale both say how large the image is seen; give one of them");
         }
-        if model.scale().is_none() {
+        if model.scale().is_none() && model.flow_predictor().is_none() {
             bail!(
                 "--diameter: {} always sees its longer side as 1024 pixels; use --tile_shape to enlarge",
                 model.name()
             );
         }
     }
+    model = arguments.flows.apply(model, arguments.choose.diameter)?;
     let strategy = settings::strategy(arguments, &model)?;
-    let normalization = settings::normalization(arguments.normalize, &model);
+    let mut normalization = settings::normalization(arguments.normalize, &model);
+    if let Some(predictor) = model.flow_predictor() {
+        if arguments.tile_shape.is_some() || arguments.halo.is_some() {
+            bail!("--tile_shape and --halo: {} has tiles of its own; see --tile_overlap", model.name());
+        }
+        let choose = &arguments.choose;
+        let chosen = !choose.channels.is_empty() || choose.nucleus.is_some() || choose.cytoplasm.is_some();
+        if predictor.sees_roles() && choose.channels.len() > 2 {
+            let found = choose.channels.len();
+            bail!("--channels: {} sees one or two (cytoplasm, nuclei), found {found}", model.name());
+        }
+        if let (Normalization::Cellpose { grey, .. }, true) = (&mut normalization, chosen) {
+            *grey = false;
+        }
+    }
     let mut segmenter =
         Segmenter::new(model).strategy(strategy).normalization(normalization).skip_empty(arguments.skip_empty);
     if let Some(shape) = arguments.tile_shape {

@@ -17,6 +17,7 @@ pub(crate) fn strategy(arguments: &SegmentArgs, model: &Model) -> Result<Strateg
         (None, Mode::Prompt) => Strategy::Prompted(Prompted::default(), prompts::collect(&arguments.prompts)?),
         (None, mode) => Strategy::for_mode(mode.name(), model)?,
     };
+    check_mode(&base, model, arguments.fields.is_some())?;
     // Said before the image is encoded, which takes its time. Maps made elsewhere need no decoder.
     if matches!(base, Strategy::Ais(_) | Strategy::Apg(_)) && !model.has_decoder() && arguments.fields.is_none() {
         bail!(
@@ -28,6 +29,18 @@ pub(crate) fn strategy(arguments: &SegmentArgs, model: &Model) -> Result<Strateg
     let base = if arguments.compat { base.compat() } else { base };
     // Messages begin with the setting's name, which is the flag's.
     base.with_settings(&given(&arguments.thresholds)?).map_err(|error| anyhow!("--{error}"))
+}
+
+/// Refuses a mode that the model cannot serve. Maps made elsewhere are for AIS and APG.
+pub(crate) fn check_mode(strategy: &Strategy, model: &Model, given_maps: bool) -> Result<()> {
+    match (strategy, model.flow_predictor()) {
+        (Strategy::Flows(_), None) => {
+            bail!("--mode flows: {} predicts no flows; cpsam and cyto3 do (`cytomask models list`)", model.name())
+        }
+        (Strategy::Flows(_), Some(_)) if given_maps => bail!("--fields: has no effect in mode flows"),
+        (Strategy::Flows(_), _) | (_, None) => Ok(()),
+        (other, Some(_)) => bail!("--mode {}: {} predicts flows; use --mode flows", other.name(), model.name()),
+    }
 }
 
 /// The flags that were given, by name.
@@ -62,6 +75,10 @@ fn from_file(path: &Path, mode: Mode, model: &Model) -> Result<Strategy> {
 pub(crate) fn normalization(choice: Normalize, model: &Model) -> Normalization {
     match choice {
         Normalize::Model => model.normalization(),
+        // As Cellpose has it: not clipped.
+        Normalize::Percentile([low, high]) if let Normalization::Cellpose { grey, .. } = model.normalization() => {
+            Normalization::Cellpose { low, high, grey }
+        }
         Normalize::Minmax => Normalization::MicroSam,
         Normalize::Percentile([low, high]) => Normalization::Percentile { low, high },
         Normalize::Range([low, high]) => Normalization::Range { low, high },
@@ -77,6 +94,9 @@ pub(crate) fn scaled(model: Model, text: &str) -> Result<Model> {
     let factor = text.parse().ok().filter(|factor| (0.05..=20.0).contains(factor));
     let factor: f32 =
         factor.with_context(|| format!("scale: expected `auto` or a factor from 0.05 to 20, found {text:?}"))?;
+    if model.flow_predictor().is_some() {
+        bail!("scale: {} is told the size of the objects by the diameter", model.name());
+    }
     if model.scale().is_none() {
         bail!("scale: {} always sees its longer side as 1024 pixels; use --tile_shape to enlarge", model.name());
     }

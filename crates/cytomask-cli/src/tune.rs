@@ -108,7 +108,8 @@ pub(crate) fn run(arguments: &TuneArgs) -> Result<()> {
     let device = settings::device(arguments.model.device);
     let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
     let base = Strategy::for_mode(arguments.mode.name(), &model).map_err(|error| anyhow!("--{error}"))?;
-    if !model.has_decoder() && !matches!(base, Strategy::Amg(_)) {
+    settings::check_mode(&base, &model, false)?;
+    if !model.has_decoder() && !matches!(base, Strategy::Amg(_) | Strategy::Flows(_)) {
         bail!("--mode {}: {} has no instance decoder; use --mode amg", base.name(), model.name());
     }
     let space = Space::new(base.clone(), parameters(arguments, &base)?)?;

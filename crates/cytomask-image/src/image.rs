@@ -1,7 +1,7 @@
 //! Images as read: any number of channels, samples as `f32`; and their conversion to what a network starts from.
 
 use crate::resample::{resize_antialiased, resize_pil};
-use crate::{Error, ErrorKind, Rect, Result};
+use crate::{Error, ErrorKind, Limits, Rect, Result};
 
 /// The type samples had where they came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -80,6 +80,17 @@ pub enum Normalization {
     },
     /// Samples are 0–255 already and are taken as they are.
     EightBit,
+    /// Cellpose's: the `low` percentile to 0, the `high` one to 255, neither clipped nor rounded; a channel whose percentiles are at
+    /// most 0.001 apart becomes 0. One channel is not repeated: the second and third are 0. As in `normalize99` of cellpose, an image
+    /// of more than 224³ pixels is sampled on a grid for its percentiles.
+    Cellpose {
+        /// 0–100, as numpy's `percentile` with linear interpolation.
+        low: f64,
+        /// 0–100, at least `low`.
+        high: f64,
+        /// Take the mean of all channels as the only one (Cellpose 3's `channels = [0, 0]`).
+        grey: bool,
+    },
 }
 
 impl Image {
@@ -123,6 +134,9 @@ impl Image {
             let [h, w] = self.size;
             return Err(Error::shape("image", format!("samples for [{h}, {w}, {channels}]"), self.samples.len()));
         }
+        if matches!(normalization, Normalization::Cellpose { .. }) {
+            return Limits::find(normalization, &mut |see| see(self))?.to_rgb(self);
+        }
         let used = channels.min(3);
         self.check_samples(normalization == Normalization::EightBit)?;
         let mut samples = vec![0.0_f32; pixels * 3];
@@ -134,7 +148,7 @@ impl Image {
                 Normalization::MicroSam => stretch_micro_sam(&mut channel_samples),
                 Normalization::Percentile { low, high } => stretch_percentile(&mut channel_samples, low, high)?,
                 Normalization::Range { low, high } => stretch_range(&mut channel_samples, low, high)?,
-                Normalization::EightBit => {}
+                Normalization::EightBit | Normalization::Cellpose { .. } => {}
             }
             for (pixel, &value) in samples.chunks_exact_mut(3).zip(&channel_samples) {
                 pixel[channel] = value;

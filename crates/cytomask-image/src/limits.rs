@@ -4,6 +4,8 @@
 //! memory; the converted samples are the same to the last bit. Percentiles are exact: samples are counted by the upper and, in a second
 //! pass, by the lower half of their bits.
 
+use std::borrow::Cow;
+
 use crate::image::Normalization;
 use crate::{Error, ErrorKind, Image, Result, Rgb};
 
@@ -18,12 +20,25 @@ enum Stretch {
     Flat,
     /// [`Normalization::EightBit`].
     AsIs,
+    /// [`Normalization::Cellpose`].
+    Open { low: f32, range: f32 },
 }
+
+/// Images of more pixels are sampled on a grid for Cellpose's percentiles.
+const CELLPOSE_PIXELS: u64 = 224 * 224 * 224;
+/// Rows and columns of that grid, at least.
+const CELLPOSE_GRID: u32 = 224;
+/// Percentiles nearer to each other than this are one to Cellpose.
+const CELLPOSE_RANGE: f64 = 1e-3;
 
 /// The limits of an image's (at most three) channels; see [`Limits::find`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     channels: Vec<Stretch>,
+    /// Whether channels are averaged first.
+    grey: bool,
+    /// Whether a single channel is repeated.
+    repeated: bool,
 }
 
 /// Shows every band of an image, each pixel once, to the function it is given.
@@ -36,6 +51,9 @@ impl Limits {
     /// # Errors
     /// As [`Image::to_rgb`]; what `show` reports.
     pub fn find(normalization: Normalization, show: &mut ShowBands<'_>) -> Result<Self> {
+        if let Normalization::Cellpose { low, high, grey } = normalization {
+            return Self::find_cellpose([low, high], grey, show);
+        }
         let mut seen: Vec<Seen> = Vec::new();
         let only_bytes = normalization == Normalization::EightBit;
         show(&mut |band| {
@@ -49,17 +67,13 @@ impl Limits {
             Ok(())
         })?;
         let channels = match normalization {
-            Normalization::EightBit => vec![Stretch::AsIs; seen.len()],
+            Normalization::EightBit | Normalization::Cellpose { .. } => vec![Stretch::AsIs; seen.len()],
             Normalization::MicroSam => {
                 let range = |seen: &Seen| Stretch::Truncated { min: seen.min, range: (seen.max - seen.min) + 1e-7 };
                 seen.iter().map(range).collect()
             }
             Normalization::Percentile { low, high } => {
-                if !(0.0 <= low && low <= high && high <= 100.0) {
-                    let message =
-                        format!("percentiles: expected 0 <= low <= high <= 100, found low {low} and high {high}");
-                    return Err(Error::new(ErrorKind::Value, message));
-                }
+                check_percentiles([low, high])?;
                 let mut ranks: Vec<Ranks> = seen.iter().map(|seen| Ranks::new(seen, [low, high])).collect();
                 show(&mut |band| {
                     let channels = band.channels as usize;
@@ -78,7 +92,51 @@ impl Limits {
                 vec![Stretch::Clipped { low, range: high - low }; seen.len()]
             }
         };
-        Ok(Self { channels })
+        Ok(Self { channels, grey: false, repeated: true })
+    }
+
+    /// [`Normalization::Cellpose`]. Three passes for an image that is sampled, two for others.
+    fn find_cellpose(percents: [f64; 2], grey: bool, show: &mut ShowBands<'_>) -> Result<Self> {
+        check_percentiles(percents)?;
+        let look = |seen: &mut Vec<Seen>, rows: &mut u32, step: [usize; 2], band: &Image| -> Result<()> {
+            let band = of_channels(band, grey)?;
+            let channels = band.channels as usize;
+            seen.resize_with(channels.min(3), Seen::default);
+            for (channel, seen) in seen.iter_mut().enumerate() {
+                seen.count(sampled(&band, channel, *rows, step));
+            }
+            *rows += band.size[0];
+            Ok(())
+        };
+        let (mut seen, mut rows, mut width) = (Vec::new(), 0, 0);
+        show(&mut |band| {
+            width = band.size[1];
+            look(&mut seen, &mut rows, [1, 1], band)
+        })?;
+        let mut step = [1, 1];
+        if u64::from(rows) * u64::from(width) > CELLPOSE_PIXELS {
+            step = [rows, width].map(|side| (side / CELLPOSE_GRID).max(1) as usize);
+            (seen, rows) = (Vec::new(), 0);
+            show(&mut |band| look(&mut seen, &mut rows, step, band))?;
+        }
+        let mut ranks: Vec<Ranks> = seen.iter().map(|seen| Ranks::new(seen, percents)).collect();
+        rows = 0;
+        show(&mut |band| {
+            let band = of_channels(band, grey)?;
+            for (channel, ranks) in ranks.iter_mut().enumerate() {
+                ranks.count(sampled(&band, channel, rows, step));
+            }
+            rows += band.size[0];
+            Ok(())
+        })?;
+        let stretch = |ranks: &Ranks| {
+            let [low, high] = ranks.wanted.map(|wanted| ranks.percentile(wanted));
+            if high - low <= CELLPOSE_RANGE {
+                return Stretch::Flat;
+            }
+            Stretch::Open { low: low as f32, range: (high - low) as f32 }
+        };
+        Ok(Self { channels: ranks.iter().map(stretch).collect(), grey, repeated: false })
     }
 
     /// Converts a part of the image these limits are of, as [`Image::to_rgb`] converts the whole.
@@ -86,6 +144,7 @@ impl Limits {
     /// # Errors
     /// `Shape` when the part has other channels.
     pub fn to_rgb(&self, part: &Image) -> Result<Rgb> {
+        let part = &*of_channels(part, self.grey)?;
         let (channels, used) = (part.channels as usize, self.channels.len());
         let pixels = part.size[0] as usize * part.size[1] as usize;
         if channels.min(3) != used || part.samples.len() != pixels * channels {
@@ -96,13 +155,43 @@ impl Limits {
             for ((value, &sample), stretch) in pixel.iter_mut().zip(stored).zip(&self.channels) {
                 *value = stretch.apply(sample);
             }
-            if used == 1 {
+            if used == 1 && self.repeated {
                 pixel[1] = pixel[0];
                 pixel[2] = pixel[0];
             }
         }
         Ok(Rgb { size: part.size, samples })
     }
+}
+
+fn check_percentiles([low, high]: [f64; 2]) -> Result<()> {
+    if 0.0 <= low && low <= high && high <= 100.0 {
+        return Ok(());
+    }
+    let message = format!("percentiles: expected 0 <= low <= high <= 100, found low {low} and high {high}");
+    Err(Error::new(ErrorKind::Value, message))
+}
+
+/// The image, or with `grey` the mean of its channels (in `f32`, as numpy adds), checked for samples that are no numbers.
+fn of_channels(part: &Image, grey: bool) -> Result<Cow<'_, Image>> {
+    let channels = part.channels as usize;
+    if !grey || channels <= 1 {
+        part.check_samples(false)?;
+        return Ok(Cow::Borrowed(part));
+    }
+    let mean = |pixel: &[f32]| pixel.iter().sum::<f32>() / channels as f32;
+    let samples = part.samples.chunks_exact(channels).map(mean).collect();
+    let mean = Image::from_samples(part.size, 1, samples)?;
+    mean.check_samples(false)?;
+    Ok(Cow::Owned(mean))
+}
+
+/// The samples of a channel on every `step`th row and column of the image; the band begins at row `first`.
+fn sampled(band: &Image, channel: usize, first: u32, step: [usize; 2]) -> impl Iterator<Item = &f32> {
+    let (width, channels) = (band.size[1] as usize, band.channels as usize);
+    let rows = band.samples.chunks_exact((width * channels).max(1)).enumerate();
+    let chosen = rows.filter(move |(row, _)| (row + first as usize).is_multiple_of(step[0]));
+    chosen.flat_map(move |(_, row)| row[channel..].iter().step_by(channels * step[1]))
 }
 
 impl Stretch {
@@ -113,6 +202,7 @@ impl Stretch {
             Self::Clipped { low, range } => (((f64::from(sample) - low) / range).clamp(0.0, 1.0) * 255.0) as f32,
             Self::Flat => 0.0,
             Self::AsIs => sample,
+            Self::Open { low, range } => (sample - low) / range * 255.0,
         }
     }
 }
@@ -281,6 +371,8 @@ mod tests {
                 Normalization::Percentile { low: 37.3, high: 62.51 },
                 Normalization::Percentile { low: 50.0, high: 50.0 },
                 Normalization::Range { low: -3.0, high: 90.5 },
+                Normalization::Cellpose { low: 1.0, high: 99.0, grey: false },
+                Normalization::Cellpose { low: 1.0, high: 99.0, grey: true },
             ] {
                 let parts = bands(&whole, 10);
                 let limits = Limits::find(normalization, &mut |see| parts.iter().try_for_each(&mut *see)).unwrap();
@@ -302,5 +394,34 @@ mod tests {
         let limits = find(&small, Normalization::EightBit).unwrap();
         assert_eq!(limits.to_rgb(&small).unwrap(), small.to_rgb(Normalization::EightBit).unwrap());
         assert!(limits.to_rgb(&image(2, 1.0)).is_err(), "other channels");
+    }
+
+    #[test]
+    fn cellpose_neither_clips_nor_repeats() {
+        let ramp = Image::from_samples([1, 101], 1, (0..101).map(|at| at as f32).collect()).unwrap();
+        let rgb = ramp.to_rgb(Normalization::Cellpose { low: 10.0, high: 90.0, grey: false }).unwrap();
+        let red: Vec<f32> = rgb.samples.iter().step_by(3).copied().collect();
+        assert!((red[10]).abs() < 1e-4 && (red[90] - 255.0).abs() < 1e-3);
+        assert!((red[0] + 255.0 / 8.0).abs() < 1e-3 && red[100] > 280.0);
+        assert!(rgb.samples[1..].iter().step_by(3).all(|&green| green == 0.0));
+        let flat = Image::from_samples([1, 3], 2, vec![0.5, 1.0, 0.5, 5.0, 0.5, 9.0]).unwrap();
+        let rgb = flat.to_rgb(Normalization::Cellpose { low: 0.0, high: 100.0, grey: false }).unwrap();
+        assert_eq!(rgb.samples, [0.0, 0.0, 0.0, 0.0, 127.5, 0.0, 0.0, 255.0, 0.0]);
+        let rgb = flat.to_rgb(Normalization::Cellpose { low: 0.0, high: 100.0, grey: true }).unwrap();
+        assert_eq!(rgb.samples, [0.0, 0.0, 0.0, 127.5, 0.0, 0.0, 255.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn cellpose_samples_large_images_on_a_grid() {
+        // 4480 × 4480 is 20 × 20 pixels to each of the grid; everything off the grid is out of range.
+        let side = 4480;
+        let samples = (0..side * side)
+            .map(|at| if (at / side) % 20 == 0 && at % side % 20 == 0 { (at % 7) as f32 } else { 1e6 })
+            .collect();
+        let large = Image::from_samples([side as u32; 2], 1, samples).unwrap();
+        let limits =
+            Limits::find(Normalization::Cellpose { low: 1.0, high: 99.0, grey: false }, &mut |see| see(&large))
+                .unwrap();
+        assert_eq!(limits.channels, [Stretch::Open { low: 0.0, range: 6.0 }]);
     }
 }

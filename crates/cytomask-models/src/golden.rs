@@ -14,6 +14,8 @@ pub(crate) const TOLERANCE: f32 = 1e-4;
 /// A file of expected `f32` tensors under `fixtures/`.
 pub(crate) struct Golden {
     tensors: BTreeMap<String, Vec<f32>>,
+    /// Of 8-bit tensors: shape and values.
+    bytes: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
 }
 
 impl Golden {
@@ -21,12 +23,25 @@ impl Golden {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = file.iter().map(|(name, view)| {
-            assert_eq!(view.dtype(), Dtype::F32, "{name}");
+        let bytes = file.iter().filter(|(_, view)| view.dtype() == Dtype::U8);
+        let bytes =
+            bytes.map(|(name, view)| (name.to_owned(), (view.shape().to_vec(), view.data().to_vec()))).collect();
+        let tensors = file.iter().filter(|(_, view)| view.dtype() == Dtype::F32).map(|(name, view)| {
             let numbers = view.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
             (name.to_owned(), numbers.collect())
         });
-        Self { tensors: tensors.collect() }
+        Self { tensors: tensors.collect(), bytes }
+    }
+
+    /// The values of an `f32` tensor.
+    pub(crate) fn numbers(&self, name: &str) -> &[f32] {
+        self.tensors.get(name).unwrap_or_else(|| panic!("golden tensor `{name}` is missing"))
+    }
+
+    /// Shape and values of an 8-bit tensor.
+    pub(crate) fn bytes(&self, name: &str) -> (&[usize], &[u8]) {
+        let (shape, values) = self.bytes.get(name).unwrap_or_else(|| panic!("golden tensor `{name}` is missing"));
+        (shape, values)
     }
 
     /// Compares `found`, thinned as `parity/subsample.py` thins, with the tensor `name`; returns the relative difference.
@@ -45,7 +60,7 @@ impl Golden {
     }
 }
 
-fn subsample(values: &[f32]) -> Vec<f32> {
+pub(crate) fn subsample(values: &[f32]) -> Vec<f32> {
     values.iter().copied().step_by((values.len() / 2048).max(1) | 1).collect()
 }
 

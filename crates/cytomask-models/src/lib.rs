@@ -1,10 +1,13 @@
 //! Networks, checkpoints, the weights registry and device choice. The tensor framework stays here and in cytomask-train.
 
+pub mod cpsam;
 #[cfg(feature = "flex")]
 mod cpu;
+pub mod cyto3;
 pub mod cytomask_t;
 pub mod device;
 mod error;
+pub mod flows;
 #[cfg(test)]
 mod golden;
 pub mod layers;
@@ -21,6 +24,7 @@ pub mod unetr;
 pub use cytomask_t::ScaleChoice;
 pub use device::DeviceChoice;
 pub use error::{Error, ErrorKind};
+pub use flows::{FlowDiameter, FlowOptions};
 pub use model::{Cost, Embedding, Family, Model, machine_rate};
 
 /// A `Result` whose error is this crate's [`Error`].

@@ -1,17 +1,21 @@
 //! Any supported network behind one type: opened from a checkpoint, run by the strategies.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
-use cytomask_image::{Normalization, Rgb};
-use cytomask_segment::{Candidate, FieldModel, Fields, Prompt, PromptModel};
+use cytomask_image::{Normalization, Rect, Rgb};
+use cytomask_segment::{Candidate, FieldModel, Fields, FlowFields, Prompt, PromptModel};
 pub use cytomask_weights::Family;
 use cytomask_weights::{Checkpoint, TensorMap};
 
+use crate::cpsam::CpSam;
+use crate::cyto3::CpNet;
 use crate::cytomask_t::scale::{automatic_scale, object_areas};
 use crate::cytomask_t::{
     CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice,
 };
+use crate::flows::{FlowDiameter, FlowOptions, FlowPredictor, FlowRow};
 use crate::loading::{NamedTensor, load_into, state_dict, values};
 use crate::sam::{Sam, SamConfig, SamEmbedding, SamOptions, SamPredictor, VIT_B, VIT_H, VIT_L};
 use crate::tiny_vit::{UNUSED_PREFIXES, VIT_T};
@@ -37,6 +41,7 @@ pub struct Model {
 enum Network {
     Sam(SamPredictor),
     CytomaskT(CytomaskT),
+    Flows(FlowPredictor),
 }
 
 /// Features of an encoded image.
@@ -47,6 +52,8 @@ pub enum Embedding {
     Sam(SamEmbedding),
     /// Of the built-in model.
     CytomaskT(CytomaskTEmbedding),
+    /// Of a network that predicts flows: the maps themselves.
+    Flows(Arc<FlowFields>),
 }
 
 /// What running a network costs.
@@ -97,8 +104,23 @@ impl Model {
                 let network = Network::CytomaskT(network);
                 return Ok(Self::described(name, family, checkpoint, device, network));
             }
+            Family::CellposeSam | Family::Cellpose => {
+                if decoder.is_some() {
+                    let message = format!("{}: expected no separate instance decoder", family.name());
+                    return Err(Error::new(ErrorKind::Unsupported, message));
+                }
+                let predictor = match family {
+                    Family::CellposeSam => {
+                        CpSam::load(tensors, &device).map(|network| FlowPredictor::cpsam(network, device.clone()))
+                    }
+                    _ => CpNet::load(tensors, &device)
+                        .and_then(|network| FlowPredictor::cyto(network, checkpoint.path(), device.clone())),
+                };
+                let network = Network::Flows(predictor.map_err(located)?);
+                return Ok(Self::described(name, family, checkpoint, device, network));
+            }
             other => {
-                let message = format!("{}: expected a SAM, µSAM or cytomask checkpoint to run", other.name());
+                let message = format!("{}: expected a SAM, µSAM, Cellpose or cytomask checkpoint to run", other.name());
                 return Err(located(Error::new(ErrorKind::Unsupported, message)));
             }
         };
@@ -143,7 +165,67 @@ impl Model {
         match &self.network {
             Network::Sam(predictor) => predictor.has_instance_decoder(),
             Network::CytomaskT(_) => true,
+            Network::Flows(_) => false,
         }
+    }
+
+    /// How flows are predicted, for networks that predict them.
+    pub fn flow_predictor(&self) -> Option<&FlowPredictor> {
+        match &self.network {
+            Network::Flows(predictor) => Some(predictor),
+            _ => None,
+        }
+    }
+
+    /// The same model running images in another way; a network that predicts no flows stays as it is.
+    #[must_use]
+    pub fn with_flow_options(&self, options: FlowOptions) -> Self {
+        let mut changed = self.clone();
+        if let Network::Flows(predictor) = &mut changed.network {
+            predictor.options = options;
+        }
+        changed
+    }
+
+    /// The same model told the diameter of the objects, pixels, if it predicts flows.
+    #[must_use]
+    pub fn with_diameter(&self, pixels: f64) -> Self {
+        let options = self.flow_predictor().map(|predictor| predictor.options).unwrap_or_default();
+        self.with_flow_options(FlowOptions { diameter: FlowDiameter::Pixels(pixels), ..options })
+    }
+
+    /// The maps of an encoded image.
+    ///
+    /// # Errors
+    /// `Unsupported` for a network that predicts no flows.
+    pub fn flows<'a>(&self, embedding: &'a Embedding) -> Result<&'a FlowFields, Error> {
+        match embedding {
+            Embedding::Flows(fields) => Ok(fields),
+            _ => Err(self.predicts_no_flows()),
+        }
+    }
+
+    /// The maps of an image that is read in rectangles, row by row; see [`FlowPredictor::rows`].
+    ///
+    /// # Errors
+    /// As [`FlowPredictor::rows`]; `Unsupported` for a network that predicts no flows.
+    pub fn flow_rows<E: From<Error>>(
+        &self,
+        size: [u32; 2],
+        read: &mut dyn FnMut(Rect) -> Result<Rgb, E>,
+        keep: &mut dyn FnMut(u32, FlowRow<'_>) -> Result<(), E>,
+    ) -> Result<f64, E> {
+        self.flow_predictor().ok_or_else(|| self.predicts_no_flows())?.rows(size, read, keep)
+    }
+
+    fn takes_no_prompts(&self) -> Error {
+        let message = format!("{} takes no prompts and has no instance decoder: its mode is flows", self.name);
+        Error::new(ErrorKind::Unsupported, message)
+    }
+
+    fn predicts_no_flows(&self) -> Error {
+        let message = format!("{} predicts no flows: expected a Cellpose network (cpsam, cyto3)", self.name);
+        Error::new(ErrorKind::Unsupported, message)
     }
 
     /// How images must be converted before they are encoded.
@@ -152,13 +234,15 @@ impl Model {
             Network::Sam(_) => Normalization::MicroSam,
             // As in training: docs/default-model.md.
             Network::CytomaskT(_) => Normalization::Percentile { low: 0.1, high: 99.9 },
+            // Cellpose 3 sees the mean of all channels unless two are chosen.
+            Network::Flows(predictor) => Normalization::Cellpose { low: 1.0, high: 99.0, grey: predictor.sees_roles() },
         }
     }
 
     /// The scale images are run at, for networks that have a choice.
     pub fn scale(&self) -> Option<ScaleChoice> {
         match &self.network {
-            Network::Sam(_) => None,
+            Network::Sam(_) | Network::Flows(_) => None,
             Network::CytomaskT(network) => Some(network.options().scale),
         }
     }
@@ -191,7 +275,7 @@ impl Model {
     pub fn into_cytomask_t(self) -> Result<(CytomaskT, Device), Error> {
         match self.network {
             Network::CytomaskT(network) => Ok((network, self.device)),
-            Network::Sam(_) => {
+            Network::Sam(_) | Network::Flows(_) => {
                 let message = format!("training {}: only cytomask-t can be trained so far", self.family.name());
                 Err(Error::new(ErrorKind::Unsupported, message))
             }
@@ -206,6 +290,7 @@ impl Model {
                 (state_dict(predictor.sam(), ""), decoder)
             }
             Network::CytomaskT(network) => (state_dict(network, ""), None),
+            Network::Flows(predictor) => (predictor.tensors(), None),
         }
     }
 
@@ -239,10 +324,16 @@ impl Model {
         let (features, frame) = match embedding {
             Embedding::Sam(embedding) => (&embedding.features, embedding.frame),
             Embedding::CytomaskT(embedding) => (&embedding.features, embedding.frame),
+            Embedding::Flows(fields) => {
+                let maps =
+                    [&fields.flow_y, &fields.flow_x, &fields.cell_probability].map(|map| map.as_slice()).concat();
+                let [h, w] = fields.size.map(|side| side as usize);
+                return Ok(vec![("maps".into(), vec![3, h, w], maps)]);
+            }
         };
         let resized = match &self.network {
             Network::Sam(_) => image.resize_longest_side(frame.padded[0].max(frame.padded[1])),
-            Network::CytomaskT(_) => image.resize(frame.input),
+            Network::CytomaskT(_) | Network::Flows(_) => image.resize(frame.input),
         };
         let normalized = resized.normalize_and_pad(frame.padded, PIXEL_MEAN, PIXEL_STD);
         let [h, w] = frame.padded.map(|side| side as usize);
@@ -262,6 +353,15 @@ impl Model {
             Family::VitL => (1492.8, 2.8),
             Family::VitH => (2980.5, 4.6),
             Family::VitT => (38.8, 0.8),
+            Family::CellposeSam | Family::Cellpose => {
+                let tiles = self.flow_predictor().map_or(1, |predictor| predictor.tiles(size)) as f64;
+                // A tile of 256 × 256 and of 224 × 224.
+                let (gmac, memory) = if self.family == Family::CellposeSam { (363.6, 2.4) } else { (15.5, 0.4) };
+                let pixels = f64::from(size[0]) * f64::from(size[1]);
+                // Image, maps, paths and labels.
+                let memory_bytes = gigabytes(memory) + (pixels * 60.0) as u64;
+                return Cost { encoder_gmac: gmac * tiles, decoder_gmac: 0.0, prompt_gmac: 0.0, memory_bytes };
+            }
             _ => {
                 let megapixels = f64::from(size[0]) * f64::from(size[1]) / 1024.0_f64.powi(2);
                 // The encoder again, and the slim decoder: 0.73 GMAC for 224².
@@ -326,6 +426,7 @@ impl PromptModel for Model {
         match &self.network {
             Network::Sam(predictor) => predictor.encode(image).map(Embedding::Sam),
             Network::CytomaskT(network) => network.encode(image).map(Embedding::CytomaskT),
+            Network::Flows(predictor) => Ok(Embedding::Flows(Arc::new(predictor.fields(image)?))),
         }
     }
 
@@ -335,6 +436,7 @@ impl PromptModel for Model {
             (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => {
                 network.decode(embedding, prompts, multimask)
             }
+            (Network::Flows(_), _) => Err(self.takes_no_prompts()),
             _ => Err(foreign()),
         }
     }
@@ -345,6 +447,7 @@ impl FieldModel for Model {
         match (&self.network, embedding) {
             (Network::Sam(predictor), Embedding::Sam(embedding)) => predictor.fields(embedding),
             (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => network.fields(embedding),
+            (Network::Flows(_), _) => Err(self.takes_no_prompts()),
             _ => Err(foreign()),
         }
     }

@@ -10,21 +10,25 @@ use rayon::prelude::*;
 
 use crate::ops::flow_targets::flows_from_labels;
 use crate::segmentation::{ObjectOrigin, Segmentation};
+use crate::stitch::Found;
 
 /// Flow networks are trained on unit vectors times this.
-const FLOW_SCALE: f32 = 5.0;
+pub(crate) const FLOW_SCALE: f32 = 5.0;
+
+/// Steps at the size the network was trained at.
+const AUTOMATIC_STEPS: u32 = 200;
 
 /// Margin of the histogram of end points.
-const MARGIN: usize = 20;
+pub(crate) const MARGIN: usize = 20;
 
 /// An end point is a seed when more pixels than this end there.
-const SEED_COUNT: u32 = 10;
+pub(crate) const SEED_COUNT: u32 = 10;
 
 /// A seed grows over neighbours where more pixels than this end.
-const GROW_COUNT: u32 = 2;
+pub(crate) const GROW_COUNT: u32 = 2;
 
 /// Steps a seed grows.
-const GROWTH: usize = 5;
+pub(crate) const GROWTH: usize = 5;
 
 /// What a flow network gives for an image, each map row-major `[H, W]`.
 #[derive(Clone, Debug)]
@@ -37,6 +41,23 @@ pub struct FlowFields {
     pub flow_x: Vec<f32>,
     /// Logit that the pixel belongs to an object.
     pub cell_probability: Vec<f32>,
+    /// How much the network saw the image enlarged; 1 where it did not. An automatic number of steps depends on it.
+    pub scale: f64,
+}
+
+impl FlowFields {
+    /// No rows yet, room for all.
+    pub fn with_capacity(size: [u32; 2]) -> Self {
+        let map = || Vec::with_capacity(size[0] as usize * size[1] as usize);
+        Self { size, flow_y: map(), flow_x: map(), cell_probability: map(), scale: 1.0 }
+    }
+
+    /// Adds the next row of each map.
+    pub fn push_row(&mut self, [flow_y, flow_x, cell_probability]: [&[f32]; 3]) {
+        self.flow_y.extend_from_slice(flow_y);
+        self.flow_x.extend_from_slice(flow_x);
+        self.cell_probability.extend_from_slice(cell_probability);
+    }
 }
 
 /// Settings, under Cellpose's names.
@@ -46,7 +67,7 @@ pub struct Flows {
     pub cellprob_threshold: f32,
     /// Masks whose own flows differ more than this from the network's (mean squared) are dropped; 0 keeps all.
     pub flow_threshold: f32,
-    /// Steps a pixel follows the flow.
+    /// Steps a pixel follows the flow; 0 for 200, divided by the factor the network saw the image enlarged by.
     pub niter: u32,
     /// Objects of fewer pixels are dropped.
     pub min_size: u64,
@@ -57,7 +78,7 @@ pub struct Flows {
 impl Default for Flows {
     /// The defaults of `CellposeModel.eval`.
     fn default() -> Self {
-        Self { cellprob_threshold: 0.0, flow_threshold: 0.4, niter: 200, min_size: 15, max_size_fraction: 0.4 }
+        Self { cellprob_threshold: 0.0, flow_threshold: 0.4, niter: 0, min_size: 15, max_size_fraction: 0.4 }
     }
 }
 
@@ -99,6 +120,23 @@ impl Flows {
         })
     }
 
+    /// Paints objects of several parts of an image of `size`; of two that overlap the one of the higher score is whole.
+    pub fn paint(&self, size: [u32; 2], found: &[Found]) -> Segmentation {
+        let mut order: Vec<&Found> = found.iter().collect();
+        order.sort_by(|a, b| b.origin.score.total_cmp(&a.origin.score).then(a.anchor.cmp(&b.anchor)));
+        let mut labels = Labels::zeros(size);
+        for (id, object) in (1..).zip(&order) {
+            labels.paint_where_empty(&object.mask, id);
+        }
+        let ids = labels.relabel();
+        Segmentation::from_labels(labels, |id| order[ids[id as usize] as usize - 1].origin)
+    }
+
+    /// Steps for maps of a network that saw the image enlarged by `scale`.
+    pub fn steps(&self, scale: f64) -> u32 {
+        if self.niter == 0 { (f64::from(AUTOMATIC_STEPS) / scale) as u32 } else { self.niter }
+    }
+
     /// Where the pixels `inside` objects end, `[y, x]`, whole pixels.
     ///
     /// The arithmetic is the reference's, step by step in `f32`: positions run from −1 to 1 between the centres of the outermost
@@ -116,10 +154,11 @@ impl Flows {
             *target = [fields.flow_y[pixel] / FLOW_SCALE * unit[0], fields.flow_x[pixel] / FLOW_SCALE * unit[1]];
         }
         let half = [height as f32 / 2.0, width as f32 / 2.0];
+        let steps = self.steps(fields.scale);
         let follow_one = |&pixel: &usize| {
             let start = [pixel / width, pixel % width];
             let mut at = [0, 1].map(|axis| start[axis] as f32 / last[axis] * 2.0 - 1.0);
-            for _ in 0..self.niter {
+            for _ in 0..steps {
                 // Between −0.5 and the side − 0.5; one more for the margin keeps it positive.
                 let place = [0, 1].map(|axis| (at[axis] + 1.0) * half[axis] - 0.5);
                 let corner = place.map(|place| (place + 1.0) as usize);
@@ -287,7 +326,7 @@ mod tests {
         let [flow_y, flow_x] =
             flows_from_labels(labels).map(|map| map.into_iter().map(|flow| flow * FLOW_SCALE).collect());
         let cell_probability = labels.as_slice().iter().map(|&id| if id == 0 { -5.0 } else { 5.0 }).collect();
-        FlowFields { size: labels.size(), flow_y, flow_x, cell_probability }
+        FlowFields { size: labels.size(), flow_y, flow_x, cell_probability, scale: 1.0 }
     }
 
     fn discs(size: [u32; 2]) -> Labels {
@@ -340,7 +379,8 @@ mod tests {
     fn nothing_above_the_threshold_gives_nothing() {
         for size in [[0, 0], [1, 1], [4, 7]] {
             let map = vec![0.0; size[0] as usize * size[1] as usize];
-            let fields = FlowFields { size, flow_y: map.clone(), flow_x: map.clone(), cell_probability: map };
+            let fields =
+                FlowFields { size, flow_y: map.clone(), flow_x: map.clone(), cell_probability: map, scale: 1.0 };
             assert!(Flows::default().segment(&fields).objects.is_empty());
         }
     }
@@ -362,6 +402,7 @@ mod tests {
                 flow_y: map("flow_y", 16.0),
                 flow_x: map("flow_x", 16.0),
                 cell_probability: map("cellprob", 8.0),
+                scale: 1.0,
             };
             for (name, settings) in [
                 ("masks", Flows::default()),

@@ -1,4 +1,4 @@
-//! Strategies that turn a network into instances, one file each: [`amg`], [`ais`], [`apg`], [`flows`], [`prompted`].
+//! Strategies that turn a network into instances, one file each: [`amg`], [`ais`], [`apg`], [`flows`] (in three dimensions [`volume`]), [`prompted`].
 //!
 //! They work on the traits of [`model`], so that they run on a scripted model in milliseconds and know neither tensors nor
 //! weights.
@@ -16,6 +16,7 @@ pub mod prompted;
 pub mod scripted;
 mod segmentation;
 pub mod stitch;
+pub mod volume;
 
 pub use ais::Ais;
 pub use amg::Amg;
@@ -23,4 +24,5 @@ pub use apg::Apg;
 pub use flows::{FlowFields, Flows};
 pub use model::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
 pub use prompted::Prompted;
+pub use volume::{VolumeFlows, stitch_planes};
 pub use segmentation::{ObjectOrigin, ObjectRecord, Segmentation};

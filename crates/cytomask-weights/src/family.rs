@@ -52,10 +52,15 @@ impl Family {
     /// Whether cytomask can run it.
     pub fn is_supported(self) -> bool {
         match self {
-            Family::VitB | Family::VitL | Family::VitH | Family::VitT | Family::CytomaskT | Family::UnetrDecoder => {
-                true
-            }
-            Family::CellposeSam | Family::Cellpose | Family::Sam2 | Family::Sam3 | Family::CellSam => false,
+            Family::VitB
+            | Family::VitL
+            | Family::VitH
+            | Family::VitT
+            | Family::CytomaskT
+            | Family::UnetrDecoder
+            | Family::CellposeSam
+            | Family::Cellpose => true,
+            Family::Sam2 | Family::Sam3 | Family::CellSam => false,
         }
     }
 }
@@ -83,7 +88,15 @@ pub(crate) fn infer(map: &TensorMap) -> Result<Family> {
         Family::Sam2
     } else if any(map, "detector.") || any(map, "backbone.vision_backbone.") {
         Family::Sam3
-    } else if map.contains("W2") && any(map, "encoder.patch_embed.") {
+    } else if any(map, "encoder.cls_token") {
+        let message = "a Cellpose network with a DINOv3 encoder (cpdino): expected one with SAM's encoder (cpsam)";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    } else if ["", "module."].iter().any(|prefix| any(map, &format!("{prefix}encoder.patch_embed."))) {
+        if !map.contains("W2") && !map.contains("module.W2") {
+            let message = "like Cellpose-SAM (Cellpose 4), but without its tensor `W2`: not a file of Cellpose 4, nor of \
+                           Cellpose 1 to 3 (keys downsample.down.res_down_*)";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         Family::CellposeSam
     } else if any(map, "downsample.down.res_down_") {
         Family::Cellpose

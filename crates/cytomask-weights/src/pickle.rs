@@ -5,12 +5,16 @@
 //! `torch/serialization.py`. All values lie in one flat arena and name each other by index, so that neither deep
 //! nesting nor cycles can exhaust the stack, and memory is bounded by the length of the pickle.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::{DType, Error, ErrorKind, Result};
 
 /// Values that one pickle may hold. A training checkpoint of ViT-H has some ten thousand.
 const MAX_VALUES: usize = 2 << 20;
+
+/// Bytes written as text, all together.
+const MAX_ENCODED: usize = 1 << 30;
 
 /// Axes of a tensor and arguments of a call. Bounds what calling one long memoised tuple again and again can cost.
 const MAX_ARGUMENTS: usize = 16;
@@ -39,6 +43,17 @@ pub(crate) struct PickledTensor<'a> {
     pub(crate) strides: Vec<usize>,
 }
 
+/// A numpy array, as its state tells.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PickledArray {
+    pub(crate) shape: Vec<usize>,
+    /// A [`Value::NumberType`].
+    pub(crate) number_type: Option<Id>,
+    pub(crate) fortran: bool,
+    /// [`Value::Bytes`], or a [`Value::List`] for an array of objects.
+    pub(crate) data: Option<Id>,
+}
+
 /// One value.
 #[derive(Debug)]
 pub(crate) enum Value<'a> {
@@ -50,6 +65,12 @@ pub(crate) enum Value<'a> {
     Dict(Vec<(Id, Id)>),
     Storage(Storage<'a>),
     Tensor(Box<PickledTensor<'a>>),
+    Float(f64),
+    Bytes(Cow<'a, [u8]>),
+    /// A numpy array; its data are set by its state, which comes after it.
+    Array(Box<PickledArray>),
+    /// A numpy number type: its code (`f8`) and whether it is big-endian.
+    NumberType(&'a str, bool),
     /// A number, string or object that no state dict needs; with its class where it has one.
     Opaque(&'a str),
 }
@@ -206,6 +227,30 @@ impl<'a> Machine<'a> {
         }
     }
 
+    fn bytes(&mut self, count: usize) -> Result<()> {
+        let bytes = self.take(count)?;
+        self.push(Value::Bytes(Cow::Borrowed(bytes)))
+    }
+
+    /// Gives a numpy array `(version, shape, type, fortran, data)` and a numpy type `(version, order, …)`.
+    fn build(&mut self, object: Id, state: Id) {
+        let Value::Tuple(state) = self.value(state) else { return };
+        let state: Vec<Id> = state.iter().take(MAX_ARGUMENTS).copied().collect();
+        match (self.value(object), state.as_slice()) {
+            (Value::Array(_), &[_, shape, number_type, fortran, data]) => {
+                let Ok(shape) = self.sizes(shape) else { return };
+                let fortran = matches!(self.value(fortran), Value::Int(1));
+                let filled = PickledArray { shape, number_type: Some(number_type), fortran, data: Some(data) };
+                self.values[object as usize] = Value::Array(Box::new(filled));
+            }
+            (&Value::NumberType(code, _), &[_, order, ..]) => {
+                let big = matches!(self.value(order), Value::Str(">"));
+                self.values[object as usize] = Value::NumberType(code, big);
+            }
+            _ => {}
+        }
+    }
+
     /// A two's-complement number of `count` bytes; beyond 64 bits it is opaque.
     fn long(&mut self, count: usize) -> Result<()> {
         let bytes = self.take(count)?;
@@ -264,7 +309,9 @@ impl<'a> Machine<'a> {
                     self.stack.push(id);
                 }
                 // Constants.
-                b'N' | 0x88 | 0x89 => self.opaque()?,
+                b'N' => self.opaque()?,
+                0x88 => self.push(Value::Int(1))?,
+                0x89 => self.push(Value::Int(0))?,
                 b'I' => {
                     let line = self.line()?;
                     self.number(line)?;
@@ -294,12 +341,15 @@ impl<'a> Machine<'a> {
                     self.long(count)?;
                 }
                 b'F' => {
-                    self.line()?;
-                    self.opaque()?;
+                    let line = self.line()?;
+                    match line.parse() {
+                        Ok(number) => self.push(Value::Float(number))?,
+                        Err(_) => self.opaque()?,
+                    }
                 }
                 b'G' => {
-                    self.take(8)?;
-                    self.opaque()?;
+                    let number = f64::from_be_bytes(self.array()?);
+                    self.push(Value::Float(number))?;
                 }
                 b'S' => {
                     // A quoted Python 2 string; escapes stay as they are.
@@ -325,18 +375,15 @@ impl<'a> Machine<'a> {
                 }
                 b'B' => {
                     let count = self.u32()?;
-                    self.take(count)?;
-                    self.opaque()?;
+                    self.bytes(count)?;
                 }
                 b'C' => {
                     let count = self.u8()?;
-                    self.take(count)?;
-                    self.opaque()?;
+                    self.bytes(count)?;
                 }
                 0x8e | 0x96 => {
                     let count = self.u64()?;
-                    self.take(count)?;
-                    self.opaque()?;
+                    self.bytes(count)?;
                 }
                 // Containers.
                 b')' => self.push(Value::Tuple(Vec::new()))?,
@@ -448,9 +495,10 @@ impl<'a> Machine<'a> {
                     self.push(Value::Opaque(name))?;
                 }
                 b'b' => {
-                    // BUILD: attributes of an object (`_metadata` of a state dict) are not of interest.
-                    self.pop()?;
-                    self.top()?;
+                    // BUILD: of interest for numpy's objects; not the attributes of others (`_metadata` of a state dict).
+                    let state = self.pop()?;
+                    let object = self.top()?;
+                    self.build(object, state);
                 }
                 b'P' => {
                     self.line()?;
@@ -527,6 +575,29 @@ impl<'a> Machine<'a> {
                 self.stack.push(data);
                 Ok(())
             }
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
+                self.push(Value::Array(Box::default()))
+            }
+            ("numpy", "dtype") => match arguments.first().map(|&code| self.value(code)) {
+                Some(&Value::Str(code)) => self.push(Value::NumberType(code, false)),
+                _ => self.push(Value::Opaque(name)),
+            },
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => {
+                let (number_type, data) = (arguments.first().copied(), arguments.get(1).copied());
+                let (shape, fortran) = (Vec::new(), false);
+                self.push(Value::Array(Box::new(PickledArray { shape, number_type, fortran, data })))
+            }
+            ("_codecs", "encode") => match arguments.first().map(|&text| self.value(text)) {
+                // Bytes as protocol 2 has them: each a character.
+                Some(&Value::Str(text)) => {
+                    self.copied += text.len();
+                    if self.copied > MAX_ENCODED {
+                        return Err(Error::format(format!("pickle with more than {MAX_ENCODED} encoded bytes")));
+                    }
+                    self.push(Value::Bytes(text.chars().map(|letter| letter as u8).collect()))
+                }
+                _ => self.push(Value::Opaque(name)),
+            },
             _ => self.push(Value::Opaque(name)),
         }
     }

@@ -13,6 +13,8 @@ pub enum Role {
     Model,
     /// The instance decoder that belongs to it.
     Decoder,
+    /// Cellpose's model of the objects' diameter, found beside the network's file.
+    Size,
 }
 
 /// A file of a model.
@@ -41,6 +43,8 @@ pub enum Mode {
     Ais,
     /// Automatic prompt generation.
     Apg,
+    /// Flows that are followed to the objects' centres.
+    Flows,
 }
 
 impl Mode {
@@ -50,6 +54,7 @@ impl Mode {
             Mode::Amg => "amg",
             Mode::Ais => "ais",
             Mode::Apg => "apg",
+            Mode::Flows => "flows",
         }
     }
 }
@@ -112,6 +117,8 @@ const NOT_STATED: &str = "none stated for the file; derived from SAM (Apache-2.0
 const NOT_STATED_PATHO: &str = "none stated for the file; derived from SAM (Apache-2.0)";
 const CELLPOSE_LICENCE: &str = "no separate licence; trained on non-commercial data (CC-BY-NC)";
 
+const NO_HASH: &str = "No hash is published.";
+
 const fn file(role: Role, name: &'static str, url: &'static str, hashes: &'static [Hash]) -> ModelFile {
     ModelFile { role, name, url: Some(url), size: None, hashes }
 }
@@ -140,6 +147,18 @@ const fn micro_sam(
 ) -> Model {
     let default_mode = Some(Mode::Ais);
     Model { name, family, files, supported: true, licence, citation, description, default_mode, note: "" }
+}
+
+/// One of Cellpose's: a network that predicts flows.
+const fn cellpose(
+    name: &'static str,
+    family: Family,
+    files: &'static [ModelFile],
+    citation: &'static str,
+    description: &'static str,
+) -> Model {
+    let (licence, default_mode, note) = (CELLPOSE_LICENCE, Some(Mode::Flows), NO_HASH);
+    Model { name, family, files, supported: true, licence, citation, description, default_mode, note }
 }
 
 const fn plain_sam(
@@ -437,32 +456,39 @@ static MODELS: &[Model] = &[
         "PathoSAM: classes of nuclei (PanNuke)",
         "A semantic decoder of 6 classes for vit_b_histopathology.",
     ),
-    foreign(
+    cellpose(
         "cpsam",
         Family::CellposeSam,
         &[file(Role::Model, "cpsam", "https://huggingface.co/mouseland/cellpose-sam/resolve/main/cpsam", &[])],
-        CELLPOSE_LICENCE,
         CELLPOSE_SAM,
         "Cellpose-SAM: cells and nuclei",
-        "No hash is published.",
     ),
-    foreign(
+    cellpose(
+        "cpsam_v2",
+        Family::CellposeSam,
+        &[file(Role::Model, "cpsam_v2", "https://huggingface.co/mouseland/cellpose-sam/resolve/main/cpsam_v2", &[])],
+        CELLPOSE_SAM,
+        "Cellpose-SAM, second release: cells and nuclei",
+    ),
+    cellpose(
         "cyto3",
         Family::Cellpose,
-        &[file(Role::Model, "cyto3", "https://www.cellpose.org/models/cyto3", &[])],
-        CELLPOSE_LICENCE,
+        &[
+            file(Role::Model, "cyto3", "https://www.cellpose.org/models/cyto3", &[]),
+            file(Role::Size, "size_cyto3.npy", "https://www.cellpose.org/models/size_cyto3.npy", &[]),
+        ],
         CELLPOSE_3,
         "Cellpose 3: cells",
-        "No hash is published.",
     ),
-    foreign(
+    cellpose(
         "nuclei",
         Family::Cellpose,
-        &[],
-        CELLPOSE_LICENCE,
+        &[
+            file(Role::Model, "nucleitorch_0", "https://www.cellpose.org/models/nucleitorch_0", &[]),
+            file(Role::Size, "size_nucleitorch_0.npy", "https://www.cellpose.org/models/size_nucleitorch_0.npy", &[]),
+        ],
         CELLPOSE_3,
         "Cellpose: nuclei",
-        "Comes with the cellpose package.",
     ),
     foreign(
         "sam2.1_hiera_tiny",
@@ -612,7 +638,8 @@ mod tests {
                 assert!(files.insert(file.name), "{}", file.name);
                 assert!(file.url.is_none_or(|url| url.starts_with("https://")), "{}", file.name);
                 assert!(file.name.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c)), "{}", file.name);
-                assert!(!model.supported || (!file.hashes.is_empty() && file.url.is_some()), "{}", file.name);
+                let known = !file.hashes.is_empty() || model.note == NO_HASH;
+                assert!(!model.supported || (known && file.url.is_some()), "{}", file.name);
                 for hash in file.hashes {
                     let (hex, length) = match hash {
                         Hash::Xxh128(hex) => (hex, 32),

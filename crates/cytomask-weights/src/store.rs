@@ -126,6 +126,8 @@ impl Store {
             match file.role {
                 Role::Model => model_path = Some(path),
                 Role::Decoder => decoder = Some(path),
+                // Found beside the network by whoever wants it.
+                Role::Size => {}
             }
         }
         let model = model_path

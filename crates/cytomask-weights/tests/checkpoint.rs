@@ -187,9 +187,16 @@ fn families() {
     let slim = [(t, &[1][..]), ("instance_decoder.out_conv.bias", &[3]), ("mask_refiner.conv3.bias", &[16])];
     assert_eq!(family(&slim).unwrap(), Family::CytomaskT);
     type Names<'a> = &'a [(&'a str, &'a [usize])];
-    let foreign: [(Names<'_>, &str); 5] = [
-        (&[("W2", &[1]), ("encoder.patch_embed.proj.weight", &[1024, 3, 8, 8])], "Cellpose-SAM"),
-        (&[("downsample.down.res_down_0.conv.conv_0.0.weight", &[2])], "Cellpose 3"),
+    let tokens = ("encoder.patch_embed.proj.weight", &[1024, 3, 8, 8][..]);
+    assert_eq!(family(&[("W2", &[1]), tokens]).unwrap(), Family::CellposeSam);
+    let tokens_in_parallel = ("module.encoder.patch_embed.proj.weight", &[1024, 3, 8, 8][..]);
+    assert_eq!(family(&[("module.W2", &[1]), tokens_in_parallel]).unwrap(), Family::CellposeSam);
+    assert_eq!(family(&[("downsample.down.res_down_0.conv.conv_0.0.weight", &[2])]).unwrap(), Family::Cellpose);
+    let error = family(&[tokens]).unwrap_err();
+    assert!(error.to_string().contains("without its tensor `W2`: not a file of Cellpose 4"), "{error}");
+    let error = family(&[("W2", &[1]), tokens, ("encoder.cls_token", &[1])]).unwrap_err();
+    assert!(error.to_string().contains("DINOv3"), "{error}");
+    let foreign: [(Names<'_>, &str); 3] = [
         (&[("image_encoder.trunk.pos_embed", &[1]), ("sam_mask_decoder.x", &[1])], "SAM 2"),
         (&[("detector.backbone.vision_backbone.trunk.pos_embed", &[1])], "SAM 3"),
         (&[("model.image_encoder.pos_embed", &[1]), ("cellfinder.decode_head.x", &[1])], "CellSAM"),

@@ -27,7 +27,7 @@ pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize
     let cost = tile_cost(model, size, tiles as usize);
     let prompts = match strategy {
         Strategy::Amg(Amg { points_per_side, .. }) => u64::from(*points_per_side).pow(2),
-        Strategy::Ais(_) => 0,
+        Strategy::Ais(_) | Strategy::Flows(_) => 0,
         Strategy::Apg(_) => ASSUMED_OBJECTS,
         Strategy::Prompted(_, prompts) => prompts.len() as u64,
     };

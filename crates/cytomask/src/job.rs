@@ -106,6 +106,7 @@ pub fn segment_tile(
                 amg.propose_encoded(model, &*image.read(Rect::whole(size))?, &features.embedding, progress)?;
             Ok(TileResult::Whole(amg.merge(&proposals)))
         }
+        Strategy::Flows(flows) => Ok(TileResult::Whole(flows.segment(model.flows(&features.embedding)?))),
         Strategy::Prompted(prompted, prompts) => {
             let found = prompted.run_encoded(model, &features.embedding, size, prompts, progress);
             Ok(TileResult::Whole(found.map_err(unusable_prompt)?))
@@ -127,6 +128,10 @@ fn tile_objects(
         Strategy::Ais(ais) => ais.tile(features.fields(model)?, tile, size),
         Strategy::Apg(apg) => apg.tile(model, embedding, features.fields(model)?, tile, progress)?,
         Strategy::Amg(amg) => amg.tile(model, &*image.read(tile.outer)?, embedding, tile, size, progress)?,
+        // A network that predicts flows cuts images itself: there is one tile.
+        Strategy::Flows(_) => {
+            return Err(Error::new(ErrorKind::Setting, "mode flows: tile_shape: expected none, found several tiles"));
+        }
         Strategy::Prompted(prompted, prompts) => {
             let chosen = chosen.map_or_else(|| prompts_in(prompts, &tile.inner, size), <[usize]>::to_vec);
             prompted.tile(model, embedding, tile, prompts, &chosen, progress)?

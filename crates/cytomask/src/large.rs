@@ -143,7 +143,7 @@ pub(crate) fn settings(strategy: &Strategy, size: [u32; 2], tiles: &[Tile], max_
         max_window,
         overlap: match strategy {
             // Of what overlaps in these modes only one thing is painted.
-            Strategy::Ais(_) | Strategy::Apg(_) => Some(Overlap::IntersectionOverMinimum),
+            Strategy::Ais(_) | Strategy::Apg(_) | Strategy::Flows(_) => Some(Overlap::IntersectionOverMinimum),
             // Masks within masks are the method's.
             Strategy::Amg(_) => Some(Overlap::IntersectionOverUnion),
             Strategy::Prompted(..) => None,
@@ -156,6 +156,7 @@ pub(crate) fn paint(strategy: &Strategy, size: [u32; 2], found: &[Found]) -> Seg
         Strategy::Amg(amg) => amg.paint_found(size, found),
         Strategy::Ais(ais) => ais.paint(size, found),
         Strategy::Apg(apg) => apg.paint_found(size, found),
+        Strategy::Flows(flows) => flows.paint(size, found),
         Strategy::Prompted(prompted, _) => prompted.paint_found(size, found),
     }
 }

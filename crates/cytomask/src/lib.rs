@@ -38,12 +38,12 @@ pub use cytomask_image::{
     Mask, Normalization, PlaneIndex, Projection, ReadOptions, Rect, Rgb, SampleType, Source, Statistics, Tile,
     header_size, is_image_folder, output, read_label_stack, read_labels, tiles,
 };
-pub use cytomask_models::{DeviceChoice, Embedding, Family, Model, ScaleChoice};
+pub use cytomask_models::{DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, ScaleChoice};
 pub use cytomask_report as report;
 pub use cytomask_segment::ops::nms::Overlap;
 pub use cytomask_segment::{
-    Ais, Amg, Apg, BoxPrompt, FieldModel, Fields, ObjectRecord, PointPrompt, Prompt, PromptModel, Prompted,
-    Segmentation, amg, apg,
+    Ais, Amg, Apg, BoxPrompt, FieldModel, Fields, FlowFields, Flows, ObjectRecord, PointPrompt, Prompt, PromptModel,
+    Prompted, Segmentation, amg, apg,
 };
 #[cfg(feature = "train")]
 pub use cytomask_train as train;

@@ -163,6 +163,12 @@ impl Segmenter {
         }
     }
 
+    /// The same segmenter told the diameter of the objects, pixels, for networks that predict flows; others stay as they are.
+    #[must_use]
+    pub fn with_diameter(&self, pixels: f64) -> Self {
+        Self { model: self.model.with_diameter(pixels), ..self.with_scale(ScaleChoice::Auto) }
+    }
+
     /// Computes so many tiles of a large image at a time; the result is the same, the memory that of as many tiles.
     #[must_use]
     pub fn tile_jobs(mut self, jobs: usize) -> Self {
@@ -259,6 +265,8 @@ impl Segmenter {
     /// `Setting` for tiles without pixels.
     pub fn plan(&self, size: [u32; 2], scale: f32) -> Result<Vec<Tile>, Error> {
         let (shape, halo) = match self.tile_shape {
+            // Such networks cut images themselves.
+            _ if matches!(self.strategy, Strategy::Flows(_)) => (None, [0; 2]),
             Some(shape) => (shape, self.halo.unwrap_or([DEFAULT_HALO; 2])),
             None if self.model.family() == Family::CytomaskT => {
                 let [side, halo] =

@@ -7,13 +7,13 @@ use cytomask_models::Model;
 use cytomask_segment::amg::WithBackground;
 use cytomask_segment::apg::{MaskThreshold, PromptKind, PromptSource};
 use cytomask_segment::ops::nms::Overlap;
-use cytomask_segment::{Ais, Amg, Apg, Prompted};
+use cytomask_segment::{Ais, Amg, Apg, Flows, Prompted};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, ErrorKind, Strategy};
 
 /// Modes that need nothing but an image, so that a settings file can hold them.
-pub(crate) const MODES: [&str; 3] = ["amg", "ais", "apg"];
+pub(crate) const MODES: [&str; 4] = ["amg", "ais", "apg", "flows"];
 
 /// Largest smoothing, pixels.
 const LARGEST_SIGMA: f32 = 1000.0;
@@ -28,6 +28,8 @@ enum Slot<'a> {
     Sigma(&'a mut f32),
     /// Logits, at least 0.
     Logits(&'a mut f32),
+    /// Logits of any sign.
+    SignedLogits(&'a mut f32),
     /// A whole number of at least this.
     Count(&'a mut u32, u32),
     /// Pixels.
@@ -96,6 +98,16 @@ fn slots_of_amg(amg: &mut Amg) -> Vec<Named<'_>> {
     ]
 }
 
+fn slots_of_flows(flows: &mut Flows) -> Vec<Named<'_>> {
+    vec![
+        ("flow_threshold", Slot::Logits(&mut flows.flow_threshold)),
+        ("cellprob_threshold", Slot::SignedLogits(&mut flows.cellprob_threshold)),
+        ("niter", Slot::Count(&mut flows.niter, 0)),
+        ("min_size", Slot::Pixels(&mut flows.min_size)),
+        ("max_size_fraction", Slot::WideShare(&mut flows.max_size_fraction)),
+    ]
+}
+
 fn slots_of_prompted(prompted: &mut Prompted) -> Vec<Named<'_>> {
     vec![("multimasking", Slot::Flag(&mut prompted.multimask)), ("batch_size", Slot::Batch(&mut prompted.batch_size))]
 }
@@ -105,6 +117,7 @@ fn slots(strategy: &mut Strategy) -> Vec<Named<'_>> {
         Strategy::Amg(amg) => slots_of_amg(amg),
         Strategy::Ais(ais) => slots_of_ais(ais),
         Strategy::Apg(apg) => slots_of_apg(apg),
+        Strategy::Flows(flows) => slots_of_flows(flows),
         Strategy::Prompted(prompted, _) => slots_of_prompted(prompted),
     }
 }
@@ -122,7 +135,9 @@ const BACKGROUNDS: [(&str, WithBackground); 3] = [
 impl Slot<'_> {
     fn get(&self) -> Value {
         match self {
-            Self::Share(value) | Self::Sigma(value) | Self::Logits(value) => number(**value),
+            Self::Share(value) | Self::Sigma(value) | Self::Logits(value) | Self::SignedLogits(value) => {
+                number(**value)
+            }
             Self::WideShare(value) => json!(**value),
             Self::Count(value, _) => json!(**value),
             Self::Pixels(value) => json!(**value),
@@ -146,6 +161,10 @@ impl Slot<'_> {
             Self::WideShare(value) => **value = within(given, 1.0).ok_or("a number from 0 to 1")?,
             Self::Sigma(value) => **value = within(given, LARGEST_SIGMA).ok_or("pixels from 0 to 1000")? as f32,
             Self::Logits(value) => **value = within(given, f32::MAX).ok_or("a number of at least 0")? as f32,
+            Self::SignedLogits(value) => {
+                let finite = given.as_f64().map(|logit| logit as f32).filter(|logit| logit.is_finite());
+                **value = finite.ok_or("a finite number")?;
+            }
             Self::Count(value, least) => {
                 let whole = given.as_u64().and_then(|whole| u32::try_from(whole).ok()).filter(|whole| whole >= least);
                 **value = whole.ok_or_else(|| format!("a whole number of at least {least}"))?;
@@ -203,17 +222,18 @@ fn known_names(mut strategy: Strategy) -> Vec<&'static str> {
 
 /// The modes that know a setting.
 fn modes_with(name: &str) -> Vec<&'static str> {
-    let all: [Strategy; 4] = [
+    let all: [Strategy; 5] = [
         Amg::default().into(),
         Ais::default().into(),
         Apg::default().into(),
+        Flows::default().into(),
         Strategy::Prompted(Prompted::default(), Vec::new()),
     ];
     all.into_iter().filter(|strategy| known_names(strategy.clone()).contains(&name)).map(|with| with.name()).collect()
 }
 
 impl Strategy {
-    /// The strategy of a mode (`amg`, `ais`, `apg`, or `auto` for [`Strategy::default_for`]), with the settings that suit `model`.
+    /// The strategy of a mode (`amg`, `ais`, `apg`, `flows`, or `auto` for [`Strategy::default_for`]), with the settings that suit `model`.
     ///
     /// # Errors
     /// `Setting` for any other mode.
@@ -223,6 +243,7 @@ impl Strategy {
             "amg" => Ok(Self::amg_for(model).into()),
             "ais" => Ok(Self::ais_for(model).into()),
             "apg" => Ok(Self::apg_for(model).into()),
+            "flows" => Ok(Flows::default().into()),
             other => {
                 let message = format!("mode: expected one of auto, {}, found {other:?}", MODES.join(", "));
                 Err(Error::new(ErrorKind::Setting, message))
@@ -349,6 +370,16 @@ mod tests {
         })
     }
 
+    fn any_flows() -> impl proptest::strategy::Strategy<Value = Flows> {
+        (-9.0_f32..9.0, 0.0_f32..9.0, any::<u32>(), any::<u64>(), wide_share()).prop_map(|values| Flows {
+            cellprob_threshold: values.0,
+            flow_threshold: values.1,
+            niter: values.2,
+            min_size: values.3,
+            max_size_fraction: values.4,
+        })
+    }
+
     /// Through the text of a file and back onto the defaults.
     fn back(strategy: &Strategy, onto: Strategy) -> Strategy {
         let text = strategy.settings().to_string();
@@ -358,7 +389,9 @@ mod tests {
     proptest! {
         #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
         #[test]
-        fn settings_come_back_as_they_were(apg in any_apg(), amg in any_amg(), ais in any_ais()) {
+        fn settings_come_back_as_they_were(apg in any_apg(), amg in any_amg(), ais in any_ais(), flows in any_flows()) {
+            let Strategy::Flows(found) = back(&flows.into(), Flows::default().into()) else { panic!("not flows") };
+            prop_assert_eq!(found, flows);
             let Strategy::Apg(found) = back(&apg.clone().into(), Apg::default().into()) else { panic!("not APG") };
             prop_assert_eq!(found, apg);
             let Strategy::Amg(found) = back(&amg.clone().into(), Amg::default().into()) else { panic!("not AMG") };
@@ -396,6 +429,9 @@ mod tests {
         refused(Amg::default(), json!({ "points_per_side": 0 }), &["points_per_side", "at least 1"]);
         refused(Amg::default(), json!({ "compat": 1 }), &["compat", "true or false"]);
         refused(Ais::default(), json!({ "distance_smoothing": 1e9 }), &["distance_smoothing", "1000"]);
+        refused(Flows::default(), json!({ "flow_threshold": -0.1 }), &["flow_threshold", "at least 0", "-0.1"]);
+        refused(Flows::default(), json!({ "cellprob_threshold": "low" }), &["cellprob_threshold", "a finite number"]);
+        refused(Ais::default(), json!({ "niter": 3 }), &["niter has no effect", "belongs to flows"]);
         refused(Ais::default(), json!([1]), &["expected an object"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use cytomask_models::{Family, Model};
 use cytomask_segment::apg::PromptKind;
-use cytomask_segment::{Ais, Amg, Apg, Prompt, Prompted};
+use cytomask_segment::{Ais, Amg, Apg, Flows, Prompt, Prompted};
 
 /// How a network's answers become instances.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub enum Strategy {
     Ais(Ais),
     /// Prompts derived from decoder maps.
     Apg(Apg),
+    /// Flows that are followed to the objects' centres.
+    Flows(Flows),
     /// Prompts given by the user, one object each.
     Prompted(Prompted, Vec<Prompt>),
 }
@@ -35,9 +37,18 @@ impl From<Apg> for Strategy {
     }
 }
 
+impl From<Flows> for Strategy {
+    fn from(settings: Flows) -> Self {
+        Self::Flows(settings)
+    }
+}
+
 impl Strategy {
-    /// APG where the model has an instance decoder, else AMG; with the model's own defaults.
+    /// Flows where the model predicts them, APG where it has an instance decoder, else AMG; with the model's own defaults.
     pub fn default_for(model: &Model) -> Self {
+        if model.flow_predictor().is_some() {
+            return Self::Flows(Flows::default());
+        }
         if model.has_decoder() { Self::Apg(Self::apg_for(model)) } else { Self::Amg(Self::amg_for(model)) }
     }
 
@@ -47,6 +58,7 @@ impl Strategy {
             Self::Amg(_) => "amg",
             Self::Ais(_) => "ais",
             Self::Apg(_) => "apg",
+            Self::Flows(_) => "flows",
             Self::Prompted(..) => "prompt",
         }
     }

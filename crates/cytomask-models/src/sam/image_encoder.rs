@@ -143,6 +143,11 @@ impl Block {
         }
     }
 
+    /// Attention over the whole map, with relative tables made for maps of `side` tokens.
+    pub(crate) fn global(config: &VitConfig, side: usize, device: &Device) -> Self {
+        Self { window: None, ..Self::new(config, Some(side), device) }
+    }
+
     /// # Shapes
     /// `[N, h, w, C]` → `[N, h, w, C]`
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {

@@ -336,7 +336,7 @@ fn unknown_foreign_embedded_and_missing_models() {
     let store = &bench.store;
     let kind = |name: &str| store.pull(name, &mut |_, _| {}).unwrap_err().kind();
     assert_eq!(kind("vit_b_lm_decoder"), ErrorKind::NotFound);
-    assert_eq!(kind("cpsam"), ErrorKind::Unsupported);
+    assert_eq!(kind("sam2.1_hiera_tiny"), ErrorKind::Unsupported);
     assert_eq!(kind("vit_b_lm"), ErrorKind::Network);
     assert!(bench.requests()[0].starts_with("GET /mirror/vit_b_lm.pt "));
     assert!(store.pull("cytomask-t", &mut |_, _| {}).unwrap().is_empty());

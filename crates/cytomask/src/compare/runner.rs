@@ -181,6 +181,7 @@ impl<'c> Prepared<'c> {
             },
             "normalization": format!("{:?}", segmenter.chosen_normalization()),
             "scale": model.scale().map(|scale| format!("{scale:?}")),
+            "flows": model.flow_predictor().map(|predictor| format!("{:?}", predictor.options)),
             "tiles": plan.first().map_or_else(String::new, |tile| {
                 let ([inner_h, inner_w], [h, w]) = (tile.inner.size(), tile.outer.size());
                 if plan.len() == 1 { "none".into() } else { format!("{inner_h} × {inner_w} in {h} × {w}") }
@@ -369,7 +370,7 @@ impl<'a> Work<'a> {
         let strategy = segmenter.chosen_strategy();
         let decoder_maps = match strategy {
             Strategy::Ais(_) | Strategy::Apg(_) => encoded.decoder_maps()?,
-            Strategy::Amg(_) | Strategy::Prompted(..) => 0.0,
+            Strategy::Amg(_) | Strategy::Flows(_) | Strategy::Prompted(..) => 0.0,
         };
         let start = Instant::now();
         let found = encoded.prepared.segment(strategy, &mut |_| {})?;

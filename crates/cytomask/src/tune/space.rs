@@ -21,6 +21,8 @@ const APG_RANGES: [(&str, f64, f64, f64); 3] = [
     ("boundary_distance_threshold", 0.3, 0.7, 0.1),
     ("nms_threshold", 0.5, 0.9, 0.1),
 ];
+const FLOWS_RANGES: [(&str, f64, f64, f64); 2] =
+    [("flow_threshold", 0.2, 1.0, 0.2), ("cellprob_threshold", -2.0, 2.0, 1.0)];
 const MIN_SIZES: [u64; 3] = [50, 100, 200];
 
 /// One setting with the values it takes.
@@ -208,6 +210,7 @@ impl Space {
                 let overlap = listed("intersection_over_min", vec![json!(false), json!(true)]);
                 [of(&APG_RANGES), vec![min_size(), overlap]].concat()
             }
+            Strategy::Flows(_) => of(&FLOWS_RANGES),
             Strategy::Prompted(..) => Vec::new(),
         }
     }
