@@ -24,5 +24,5 @@ pub use apg::Apg;
 pub use flows::{FlowFields, Flows};
 pub use model::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
 pub use prompted::Prompted;
-pub use volume::{VolumeFlows, stitch_planes};
 pub use segmentation::{ObjectOrigin, ObjectRecord, Segmentation};
+pub use volume::{VolumeFlows, stitch_planes};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cytomask_image::{Labels, LabelStack};
+use cytomask_image::{LabelStack, Labels};
 use rayon::prelude::*;
 
 use crate::flows::{FLOW_SCALE, Flows, GROW_COUNT, GROWTH, MARGIN, SEED_COUNT};
@@ -115,9 +115,8 @@ fn masks_from_ends(size: [usize; 3], inside: &[usize], ends: &[[u32; 3]]) -> Vec
     let around = |at: usize, reach: usize| {
         let side = 2 * reach + 1;
         let corner = at - reach * (steps[0] + steps[1] + steps[2]);
-        (0..side.pow(3)).map(move |index| {
-            corner + index / (side * side) * steps[0] + index / side % side * steps[1] + index % side
-        })
+        (0..side.pow(3))
+            .map(move |index| corner + index / (side * side) * steps[0] + index / side % side * steps[1] + index % side)
     };
     let mut places: Vec<(usize, u32)> = histogram.iter().map(|(&at, &count)| (at, count)).collect();
     places.sort_unstable();
@@ -139,9 +138,8 @@ fn masks_from_ends(size: [usize; 3], inside: &[usize], ends: &[[u32; 3]]) -> Vec
             for (index, reached) in reached.iter_mut().enumerate().filter(|(index, _)| allowed[*index]) {
                 let at = [index / (SIDE * SIDE), index / SIDE % SIDE, index % SIDE];
                 let [z, y, x] = at.map(|at| at.saturating_sub(1)..=(at + 1).min(SIDE - 1));
-                *reached = z.into_iter().any(|z| {
-                    y.clone().any(|y| x.clone().any(|x| before[(z * SIDE + y) * SIDE + x]))
-                });
+                *reached =
+                    z.into_iter().any(|z| y.clone().any(|y| x.clone().any(|x| before[(z * SIDE + y) * SIDE + x])));
             }
             // What is not allowed is given up, the seed itself included.
             reached.iter_mut().zip(&allowed).for_each(|(reached, &allowed)| *reached &= allowed);
@@ -313,7 +311,8 @@ mod tests {
         let voxels = SIZE.iter().product::<u32>() as usize;
         let mut labels = vec![0; voxels];
         let mut flow = [0, 1, 2].map(|_| vec![0.0; voxels]);
-        for (id, (centre, radius)) in (1..).zip([([6.0, 8.0, 8.0], 5.5), ([13.0, 21.0, 9.0], 6.0), ([9.0, 18.0, 24.0], 7.0)])
+        for (id, (centre, radius)) in
+            (1..).zip([([6.0, 8.0, 8.0], 5.5), ([13.0, 21.0, 9.0], 6.0), ([9.0, 18.0, 24.0], 7.0)])
         {
             for (voxel, label) in labels.iter_mut().enumerate() {
                 let [_, h, w] = SIZE.map(|side| side as usize);
