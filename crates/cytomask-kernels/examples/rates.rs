@@ -1,19 +1,34 @@
 //! Rate of each kernel against the best this core can do: `cargo run --release -p cytomask-kernels --example rates`.
 //!
-//! The best of several runs, since a busy machine can only slow one down. One thread unless RAYON_NUM_THREADS says more.
+//! Rates are for each core: operations over the seconds of all threads, the best of several runs, since a busy machine can only
+//! slow one down. `RAYON_NUM_THREADS=1` for one thread.
 #![expect(clippy::print_stdout, reason = "a program that prints a table")]
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use cytomask_kernels::{Activation, AttentionShape, Conv2dShape, Level, Packed, Packed8, SplitWeight};
+use cytomask_kernels::{
+    Activation, AttentionShape, Conv2dShape, Level, MapAttention, Packed, Packed8, Positions, QkvOrder, SplitWeight,
+    buffers,
+};
 
-/// Seconds of the fastest run.
+/// Seconds that all threads of this process were on a processor; `None` where the system does not say.
+fn busy_seconds() -> Option<f64> {
+    let mut nanoseconds = 0.0;
+    for thread in std::fs::read_dir("/proc/self/task").ok()? {
+        let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += text.split_whitespace().next()?.parse::<f64>().ok()?;
+    }
+    Some(nanoseconds / 1e9)
+}
+
+/// Seconds of the fastest run: of all threads together, so that other programs on the machine and waiting do not count; hence a
+/// rate for each core.
 fn fastest(runs: usize, mut work: impl FnMut()) -> f64 {
     let time = |work: &mut dyn FnMut()| {
-        let start = Instant::now();
+        let (start, busy) = (Instant::now(), busy_seconds());
         work();
-        start.elapsed().as_secs_f64()
+        busy.zip(busy_seconds()).map_or_else(|| start.elapsed().as_secs_f64(), |(before, after)| after - before)
     };
     work();
     (0..runs).map(|_| time(&mut work)).fold(f64::INFINITY, f64::min)
@@ -28,10 +43,14 @@ fn peak() -> f64 {
     // Long enough for the clock to settle; the smallest product that stays in the first-level cache and has no edges.
     let (rows, k, columns) = (8, 512, 48);
     let (x, packed) = (wave(rows * k), Packed::from_columns(&wave(k * columns), [k, columns]));
-    let seconds = fastest(2000, || {
-        black_box(cytomask_kernels::multiply(black_box(&x), &packed, None, Activation::None));
+    // Many at a time: the system tells processor time in steps of milliseconds.
+    let many = 20_000;
+    let seconds = fastest(5, || {
+        for _ in 0..many {
+            black_box(cytomask_kernels::multiply(black_box(&x), &packed, None, Activation::None));
+        }
     });
-    2.0 * (rows * k * columns) as f64 / seconds / 1e9
+    2.0 * (many * rows * k * columns) as f64 / seconds / 1e9
 }
 
 fn main() {
@@ -51,6 +70,11 @@ fn main() {
             black_box(cytomask_kernels::linear(&x, &weight, [c_out, c_in], Some(&bias), Activation::None));
         });
         report(&format!("linear {rows} × {c_in} → {c_out}"), 2.0 * (rows * c_in * c_out) as f64, seconds);
+        let packed = Packed::from_rows(&weight, [c_out, c_in]);
+        let seconds = fastest(5, || {
+            buffers::give(black_box(cytomask_kernels::multiply(&x, &packed, Some(&bias), Activation::None)));
+        });
+        report("  packed before, into memory used before", 2.0 * (rows * c_in * c_out) as f64, seconds);
         let packed = Packed8::from_rows(&weight, [c_out, c_in]);
         let seconds = fastest(5, || {
             black_box(cytomask_kernels::multiply8(&x, &packed, Some(&bias), Activation::None));
@@ -113,6 +137,26 @@ fn main() {
             4.0 * (batch * tokens * tokens * head) as f64,
             seconds,
         );
+    }
+    for (name, map, window, heads, head) in [
+        ("map attention, 64² tokens, 12 heads of 64", 64, 64, 12, 64),
+        ("  in windows of 14²", 64, 14, 12, 64),
+        ("  in windows of 7², 10 heads of 32", 64, 7, 10, 32),
+    ] {
+        let (qkv, table) = (wave(map * map * 3 * heads * head), wave((2 * window - 1) * head));
+        let shape = MapAttention {
+            n: 1,
+            map: [map; 2],
+            window: [window; 2],
+            heads,
+            head,
+            order: QkvOrder::PartsFirst,
+            scale: 0.1,
+            outside: None,
+            positions: Positions::Relative { rows: &table, columns: &table },
+        };
+        let seconds = fastest(5, || buffers::give(black_box(cytomask_kernels::map_attention(&qkv, &shape))));
+        report(name, 4.0 * (map * map * window * window * heads * head) as f64, seconds);
     }
     let mut values = wave(1 << 22);
     let seconds = fastest(5, || cytomask_kernels::gelu(black_box(&mut values)));

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::{
     Activation, Level,
     level::for_each_level,
-    tile::{Offsets, Strip, WIDEST, accumulate},
+    tile::{Offsets, Start, Strip, WIDEST, accumulate},
 };
 
 /// Values of the padded copy of a band: half a second-level cache.
@@ -141,7 +141,14 @@ pub fn conv2d(
                         }
                     }
                     let weight = &weight[block * ROWS * k..];
-                    accumulate(level, [channels.len(), k, columns], (weight, k), strip, (&mut tile, WIDEST));
+                    accumulate(
+                        level,
+                        [channels.len(), k, columns],
+                        (weight, k),
+                        strip,
+                        Start::Held,
+                        (&mut tile, WIDEST),
+                    );
                     activation.apply(level, &mut tile[..channels.len() * WIDEST]);
                     for (row, channel) in tile.chunks_exact(WIDEST).zip(channels) {
                         scatter(&row[..columns], start, line, out_w, channel);
@@ -258,7 +265,14 @@ pub fn conv_transpose2x2(
                 }
                 let strip = Strip::Scattered(&padded[start..], &offsets);
                 let weight = &weight.rows[block * ROWS * c_in..];
-                accumulate(level, [4 * channels.len(), c_in, columns], (weight, c_in), strip, (&mut tile, WIDEST));
+                accumulate(
+                    level,
+                    [4 * channels.len(), c_in, columns],
+                    (weight, c_in),
+                    strip,
+                    Start::Held,
+                    (&mut tile, WIDEST),
+                );
                 activation.apply(level, &mut tile[..4 * channels.len() * WIDEST]);
                 for (part, channel) in tile.chunks_exact(4 * WIDEST).zip(channels) {
                     for (corner, row) in part.chunks_exact(WIDEST).enumerate() {

@@ -3,16 +3,22 @@
 use rayon::prelude::*;
 
 use crate::{
-    Activation, Level,
+    Activation, Level, buffers,
     level::for_each_level,
-    tile::{Strip, accumulate},
+    norm::layer_norm_rows,
+    pointwise::{gelu_body, relu_body},
+    tile::{Start, Strip, accumulate, transpose},
 };
 
 /// Up to this many rows a product with an unpacked weight is a set of dot products: packing would cost more.
 const FEW_ROWS: usize = 24;
 
-/// Values of `A` one thread works on at a time, so that they and a panel stay in the second-level cache.
-const BLOCK: usize = 1 << 17;
+/// Rows one thread multiplies by a panel before the next one: they, the panel and the sums stay in its second-level cache.
+const ROWS: usize = 192;
+
+/// Products in a sum before the next part of it: a panel of so many rows comes from the second-level cache as fast as the registers
+/// take it.
+const DEPTH: usize = 768;
 
 /// A matrix `B` `[k, columns]` cut into panels `[k, width]`, the last padded with zeros.
 #[derive(Clone, Debug)]
@@ -40,7 +46,7 @@ impl Packed {
             panels
                 .par_chunks_exact_mut(width * k)
                 .zip(sources)
-                .for_each(|(panel, rows)| transpose(rows, k, panel, width));
+                .for_each(|(panel, rows)| transpose(Level::best(), (rows, k), [rows.len() / k, k], (panel, width)));
         }
         Self { panels, k, columns, width }
     }
@@ -68,55 +74,142 @@ impl Packed {
         (a, a_stride): (&[f32], usize),
         (c, c_stride): (&mut [f32], usize),
     ) {
-        if rows == 0 || self.k == 0 {
+        for first in (0..self.columns).step_by(self.width) {
+            self.panel(level, [rows, first, 0, self.k], (a, a_stride), Start::Held, (&mut c[first..], c_stride));
+        }
+    }
+
+    /// One panel, the one that starts at column `first`, and of the sums the products `from..from + count`; `a` is all of `A`, `c`
+    /// begins at column `first`.
+    fn panel(
+        &self,
+        level: Level,
+        [rows, first, from, count]: [usize; 4],
+        (a, a_stride): (&[f32], usize),
+        start: Start<'_>,
+        (c, c_stride): (&mut [f32], usize),
+    ) {
+        if rows == 0 || count == 0 {
             return;
         }
-        for (index, panel) in self.panels.chunks_exact(self.width * self.k).enumerate() {
-            let first = index * self.width;
-            let columns = self.width.min(self.columns - first);
-            let strip = Strip::Panel(panel, self.width);
-            accumulate(level, [rows, self.k, columns], (a, a_stride), strip, (&mut c[first..], c_stride));
-        }
+        let panel = &self.panels[(first * self.k + from * self.width)..][..count * self.width];
+        let columns = self.width.min(self.columns - first);
+        let strip = Strip::Panel(panel, self.width);
+        accumulate(level, [rows, count, columns], (&a[from..], a_stride), strip, start, (c, c_stride));
     }
 }
 
-/// `rows` `[up to width, k]` → `panel` `[k, width]`, sixteen columns at a time so that both sides stay in the cache.
-fn transpose(rows: &[f32], k: usize, panel: &mut [f32], width: usize) {
-    for first in (0..k).step_by(16) {
-        let last = (first + 16).min(k);
-        for (column, row) in rows.chunks_exact(k).enumerate() {
-            for (at, value) in (first..last).zip(&row[first..last]) {
-                panel[at * width + column] = *value;
-            }
-        }
-    }
+/// What happens before and after a product, in the same pass over its rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// First, the layer norm of each row of `x`.
+    pub norm: Option<LayerNorm<'a>>,
+    /// `[columns]`, added to the product.
+    pub bias: Option<&'a [f32]>,
+    /// Then applied.
+    pub activation: Activation,
+    /// `[rows, columns]`, added last.
+    pub residual: Option<&'a [f32]>,
 }
 
-/// `activation(x · B + bias)` with rows spread over threads.
+/// A layer norm over the last axis.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm<'a> {
+    /// `[C]`
+    pub weight: &'a [f32],
+    /// `[C]`
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// `activation(x · B + bias)`.
 ///
 /// # Shapes
 /// `x` `[rows, k]`, `bias` `[columns]` → `[rows, columns]`
 pub fn multiply(x: &[f32], packed: &Packed, bias: Option<&[f32]>, activation: Activation) -> Vec<f32> {
+    multiply_around(x, packed, &Around { bias, activation, ..Around::default() })
+}
+
+/// `activation(norm(x) · B + bias) + residual` with rows spread over threads.
+///
+/// # Shapes
+/// `x` `[rows, k]` → `[rows, columns]`
+pub fn multiply_around(x: &[f32], packed: &Packed, around: &Around<'_>) -> Vec<f32> {
     let (k, columns) = (packed.k, packed.columns);
     if k == 0 || columns == 0 {
         return Vec::new();
     }
     assert_eq!(x.len() % k, 0, "rows of {k}");
-    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias for each of {columns} columns");
-    let level = Level::best();
     let rows = x.len() / k;
-    // Multiples of 24 fill the tiles of all widths.
-    let by_cache = (BLOCK / k).max(24);
-    let block = by_cache.min(rows.div_ceil(2 * rayon::current_num_threads())).next_multiple_of(24);
-    let mut out = vec![0.0_f32; rows * columns];
-    out.par_chunks_mut(block * columns).zip(x.par_chunks(block * k)).for_each(|(out, x)| {
-        if let Some(bias) = bias {
-            out.chunks_exact_mut(columns).for_each(|row| row.copy_from_slice(bias));
+    let Around { norm, bias, activation, residual } = *around;
+    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias for each of {columns} columns");
+    assert!(residual.is_none_or(|residual| residual.len() == rows * columns), "a residual of {rows} × {columns}");
+    assert!(norm.is_none_or(|norm| [norm.weight.len(), norm.bias.len()] == [k; 2]), "a norm of {k} channels");
+    let level = Level::best();
+    let mut start = vec![0.0_f32; columns];
+    if let Some(bias) = bias {
+        start.copy_from_slice(bias);
+    }
+    let mut out = buffers::take(rows * columns);
+    let block = block_of_rows(rows);
+    let blocks = out.par_chunks_mut(block * columns).zip(x.par_chunks(block * k)).enumerate();
+    blocks.for_each_init(Vec::new, |normed: &mut Vec<f32>, (index, (out, x))| {
+        let rows = x.len() / k;
+        let a = match norm {
+            Some(LayerNorm { weight, bias, eps }) => {
+                normed.resize(x.len(), 0.0);
+                layer_norm_rows(level, x, weight, bias, eps, normed);
+                normed
+            }
+            None => x,
+        };
+        for from in (0..k).step_by(DEPTH) {
+            let count = DEPTH.min(k - from);
+            for first in (0..columns).step_by(packed.width) {
+                let start = if from == 0 { Start::Row(&start[first..]) } else { Start::Held };
+                packed.panel(level, [rows, first, from, count], (a, k), start, (&mut out[first..], columns));
+                if from + count == k {
+                    let width = packed.width.min(columns - first);
+                    let residual = residual.map(|residual| &residual[index * block * columns + first..]);
+                    finish(level, &mut out[first..], [columns, width], activation, residual);
+                }
+            }
         }
-        packed.accumulate(level, x.len() / k, (x, k), (out, columns));
-        activation.apply(level, out);
     });
     out
+}
+
+/// Rows of a task: as many as fit the cache, in equal parts for all threads, in whole tiles of the common widths.
+fn block_of_rows(rows: usize) -> usize {
+    let threads = rayon::current_num_threads();
+    let tasks = rows.div_ceil(ROWS).next_multiple_of(2 * threads).max(1);
+    rows.div_ceil(tasks).next_multiple_of(24).max(24)
+}
+
+/// Activation and residual of `width` columns of rows `stride` apart.
+#[inline(always)]
+fn finish_body(rows: &mut [f32], [stride, width]: [usize; 2], activation: Activation, residual: Option<&[f32]>) {
+    if activation == Activation::None && residual.is_none() {
+        return;
+    }
+    for (index, row) in rows.chunks_mut(stride).enumerate() {
+        let row = &mut row[..width];
+        match activation {
+            Activation::None => {}
+            Activation::Relu => relu_body(row),
+            Activation::Gelu => gelu_body(row),
+        }
+        if let Some(residual) = residual {
+            for (value, residual) in row.iter_mut().zip(&residual[index * stride..][..width]) {
+                *value += residual;
+            }
+        }
+    }
+}
+
+for_each_level! {
+    fn finish = finish_body(rows: &mut [f32], sizes: [usize; 2], activation: Activation, residual: Option<&[f32]>)
 }
 
 /// `activation(x · weightᵀ + bias)`. Packs the weight unless there are few rows.
@@ -140,7 +233,7 @@ pub fn linear(
     let rows = x.len() / c_in;
     // Computed as [C_out, rows], so that each thread reads its part of the weight once.
     let mut turned = vec![0.0_f32; rows * c_out];
-    let block = (BLOCK / c_in / 4).max(1);
+    let block = ((1 << 15) / c_in).max(1);
     turned.par_chunks_mut(block * rows.max(1)).zip(weight.par_chunks(block * c_in)).for_each(|(turned, weight)| {
         for (sums, weight) in turned.chunks_exact_mut(rows).zip(weight.chunks_exact(c_in)) {
             for (sums, x) in sums.chunks_mut(4).zip(x.chunks(4 * c_in)) {
@@ -222,6 +315,34 @@ mod tests {
             let one = multiply(&x, &Packed::from_columns(&columns_first, [k, columns]), None, Activation::None);
             let other = multiply(&x, &Packed::from_rows(&turned, [columns, k]), None, Activation::None);
             assert_eq!(one, other);
+        }
+    }
+
+    #[test]
+    fn what_is_around_a_product_equals_separate_steps() {
+        // More than one part of a sum, more than one block of rows, a last panel that is not full.
+        for [rows, k, columns] in [[5, 7, 3], [131, 1100, 97], [700, 16, 64]] {
+            let (x, weight, bias) = (wave(1, rows * k), wave(2, columns * k), wave(3, columns));
+            let (scale, shift, residual) = (wave(4, k), wave(5, k), wave(6, rows * columns));
+            let packed = Packed::from_rows(&weight, [columns, k]);
+            let norm = LayerNorm { weight: &scale, bias: &shift, eps: 1e-5 };
+            let normed = crate::layer_norm(&x, &scale, &shift, 1e-5);
+            for activation in [Activation::None, Activation::Relu, Activation::Gelu] {
+                let around = Around { norm: Some(norm), bias: Some(&bias), activation, residual: Some(&residual) };
+                let found = multiply_around(&x, &packed, &around);
+                for (index, &found) in found.iter().enumerate() {
+                    let (row, column) = (index / columns, index % columns);
+                    let product = |at: usize| f64::from(normed[row * k + at]) * f64::from(weight[column * k + at]);
+                    let mut expected = [((0..k).map(product).sum::<f64>() + f64::from(bias[column])) as f32];
+                    activation.apply(Level::Portable, &mut expected);
+                    let expected = expected[0] + residual[index];
+                    let tolerance = 1e-5 * (1.0 + expected.abs());
+                    assert!(
+                        (found - expected).abs() < tolerance,
+                        "{activation:?} {rows} × {k} → {columns} at {index}: {found} {expected}"
+                    );
+                }
+            }
         }
     }
 

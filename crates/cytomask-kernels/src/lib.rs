@@ -12,6 +12,7 @@
 //! checked before each call) and in the one-line calls of functions compiled for an instruction set after it was found.
 
 mod attention;
+pub mod buffers;
 mod conv;
 mod conv8;
 mod gemm;
@@ -19,6 +20,7 @@ mod int8;
 mod int8_strip;
 mod int8_tile;
 mod level;
+mod map_attention;
 mod norm;
 mod pointwise;
 mod tile;
@@ -27,9 +29,10 @@ mod upsample;
 pub use attention::{AttentionShape, attention, relative_attention};
 pub use conv::{Conv2dShape, SplitWeight, conv_transpose2x2, conv2d, depthwise2d};
 pub use conv8::{Weight8, conv2d8};
-pub use gemm::{Packed, linear, multiply};
+pub use gemm::{Around, LayerNorm, Packed, linear, multiply, multiply_around};
 pub use int8::{Packed8, int8_is_fast, multiply8};
 pub use level::Level;
+pub use map_attention::{MapAttention, Positions, QkvOrder, map_attention};
 pub use norm::{instance_norm, layer_norm};
 pub use pointwise::{Activation, gelu, softmax, softmax_relative};
 pub use upsample::upsample2;

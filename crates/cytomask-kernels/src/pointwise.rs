@@ -24,7 +24,7 @@ impl Activation {
     pub(crate) fn apply(self, level: Level, values: &mut [f32]) {
         match self {
             Self::None => {}
-            Self::Relu => values.iter_mut().for_each(|x| *x = x.max(0.0)),
+            Self::Relu => relu_body(values),
             Self::Gelu => gelu_chunk(level, values),
         }
     }
@@ -51,7 +51,14 @@ fn erf(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn gelu_body(values: &mut [f32]) {
+pub(crate) fn relu_body(values: &mut [f32]) {
+    for x in values {
+        *x = x.max(0.0);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn gelu_body(values: &mut [f32]) {
     for x in values {
         *x *= 0.5 + 0.5 * erf(*x * std::f32::consts::FRAC_1_SQRT_2);
     }
@@ -72,7 +79,7 @@ pub fn gelu(values: &mut [f32]) {
 /// Splits `x` into a whole number of ln 2 and a rest within ±ln 2 / 2. The whole number is rounded by adding 1.5 · 2²³, so that
 /// the loop needs no instruction beyond the oldest vector set. The polynomial is the Taylor series to the seventh power.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts; the first has so few bits that its product with a whole number is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -0.000_212_194_44];

@@ -6,7 +6,7 @@
 //! stage brings the weights into order; those after it are what a second image costs. A last line gives the model, its side, the
 //! threads, the instruction set, the seconds that reading took, and the most memory the process ever held (`peak_mib`).
 //! `--save` writes what each stage gave as raw little-endian `f32`. The input is the same everywhere:
-//! `pixels[i] = (37 · i mod 251) / 125 − 1`.
+//! `pixels[i] = (37 · i mod 251) / 125 − 1`; the instance decoder alone (`--stage instance_decoder`) takes `sin(0.37 · i)`.
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
 use std::{path::PathBuf, time::Instant};
@@ -165,7 +165,13 @@ fn time_sam(
 ) -> Result<(), Failure> {
     let image = input(arguments.side, device);
     let copy = |x: &Tensor<4>| values(x.clone());
-    let embedding = arguments.time("encoder", || encode(image.clone()), copy)?;
+    let embedding = if arguments.wants("encoder") {
+        arguments.time("encoder", || encode(image.clone()), copy)?
+    } else {
+        let side = arguments.side / 16;
+        let numbers = (0..256 * side * side).map(|index| (f64::from(index as u32) * 0.37).sin() as f32).collect();
+        Tensor::from_data(TensorData::new::<f32, _>(numbers, [1, 256, side, side]), device)
+    };
     if let Some(decoder) = decoder {
         arguments.time("instance_decoder", || Ok(decoder.forward(embedding.clone())?), copy)?;
     }
