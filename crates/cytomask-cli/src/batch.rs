@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -83,6 +84,8 @@ pub(crate) struct Batch<'a> {
     fields: Option<Fields>,
     /// Which part of every file.
     selection: Selection,
+    /// The file read last and its hash: time points of one file follow each other.
+    hashed: Mutex<Option<(PathBuf, String)>>,
     /// What provenances must say of program, model and settings.
     identity: Value,
     /// Whether there is a page and a list of failures.
@@ -143,6 +146,7 @@ impl<'a> Batch<'a> {
             inputs,
             fields: arguments.fields.as_deref().map(segment::read_fields).transpose()?,
             selection: choose::selection(&arguments.choose)?,
+            hashed: Mutex::default(),
             identity: segment::identity(arguments, segmenter)?,
             with_summary: into_folder && (inputs.len() > 1 || arguments.images.iter().any(|path| path.is_dir())),
             reporter: Reporter::new(arguments.batch.log, inputs.len()),
@@ -219,6 +223,26 @@ impl<'a> Batch<'a> {
         Targets::new(&output, &input.stem, &outputs::chosen_exports(self.arguments))
     }
 
+    /// Which part of this file.
+    fn selection(&self, input: &Input) -> Selection {
+        Selection { time: input.time.or(self.selection.time), ..self.selection.clone() }
+    }
+
+    fn sha256(&self, input: &Input) -> Result<String> {
+        if input.time.is_none() {
+            return inputs::sha256(&input.path);
+        }
+        let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*hashed {
+            Some((path, hash)) if *path == input.path => Ok(hash.clone()),
+            _ => {
+                let hash = inputs::sha256(&input.path)?;
+                *hashed = Some((input.path.clone(), hash.clone()));
+                Ok(hash)
+            }
+        }
+    }
+
     fn failures_path(&self) -> PathBuf {
         self.arguments.output.join("failures.json")
     }
@@ -234,16 +258,16 @@ impl<'a> Batch<'a> {
             Outcome::Done(done) => {
                 let again = done.again.as_ref().map_or_else(String::new, |why| format!(" (again: {why})"));
                 let (objects, seconds) = (&done.provenance["objects"], done.seconds);
-                let line = format!("{}: {objects} objects in {seconds:.1} s{again}", path.display());
+                let line = format!("{}: {objects} objects in {seconds:.1} s{again}", input.shown());
                 self.reporter.event("finished", Some(path), self.description(input, done), &line);
                 for warning in done.warnings() {
-                    let line = format!("warning: {}: {warning}", path.display());
+                    let line = format!("warning: {}: {warning}", input.shown());
                     self.reporter.event("warning", Some(path), json!({ "message": warning }), &line);
                 }
             }
             Outcome::Skipped(done) => self.reporter.event("skipped", Some(path), self.description(input, done), ""),
             Outcome::Failed(failure) => {
-                let line = format!("error: {}", named(path, failure));
+                let line = format!("error: {}", named(input, failure));
                 self.reporter.event("failed", Some(path), as_json(failure), &line);
             }
             Outcome::NotReached => {}
@@ -256,6 +280,7 @@ impl<'a> Batch<'a> {
         let targets = self.targets(input);
         json!({
             "input": input.path,
+            "time": input.time,
             "objects": done.provenance["objects"],
             "seconds": done.seconds,
             "again": done.again,
@@ -285,6 +310,9 @@ impl<'a> Batch<'a> {
             .map(|(index, failure)| {
                 let mut entry = as_json(failure);
                 entry["input"] = json!(self.inputs[*index].path);
+                if let Some(time) = self.inputs[*index].time {
+                    entry["time"] = json!(time);
+                }
                 entry
             })
             .collect();
@@ -318,8 +346,8 @@ impl<'a> Batch<'a> {
         let failed: Vec<Value> = failures
             .iter()
             .map(|(index, failure)| {
-                let path = &self.inputs[*index].path;
-                json!({ "input": path, "stage": failure.stage.name(), "error": named(path, failure) })
+                let input = &self.inputs[*index];
+                json!({ "input": input.path, "stage": failure.stage.name(), "error": named(input, failure) })
             })
             .collect();
         let counts = json!({
@@ -334,9 +362,7 @@ impl<'a> Batch<'a> {
         let mut lines = Vec::new();
         if failures.len() > 1 {
             lines.push("failed:".to_owned());
-            lines.extend(
-                failures.iter().map(|(index, failure)| format!("  {}", named(&self.inputs[*index].path, failure))),
-            );
+            lines.extend(failures.iter().map(|(index, failure)| format!("  {}", named(&self.inputs[*index], failure))));
         }
         if !skipped.is_empty() {
             let n = skipped.len();
@@ -381,7 +407,7 @@ impl<'a> Batch<'a> {
         let failed: Vec<page::Failed> = failures
             .iter()
             .map(|(index, failure)| page::Failed {
-                name: self.inputs[*index].path.display().to_string(),
+                name: self.inputs[*index].shown(),
                 message: format!("{}: {}", failure.stage.name(), failure.message),
             })
             .collect();
@@ -413,7 +439,7 @@ impl<'a> Batch<'a> {
             .collect();
         links.push(("provenance".into(), relative(&targets.provenance)));
         Row {
-            name: input.folder.join(input.path.file_name().unwrap_or_default()).to_string_lossy().into_owned(),
+            name: input.shown_below(),
             size: [size(0), size(1)],
             objects: done.provenance["objects"].as_u64().unwrap_or_default(),
             warnings: done.warnings(),
@@ -433,7 +459,10 @@ impl<'a> Batch<'a> {
         let start = Instant::now();
         let targets = self.targets(input);
         let mut expected = self.identity.clone();
-        expected["input"] = json!({ "path": input.path, "sha256": inputs::sha256(&input.path)? });
+        expected["input"] = json!({ "path": input.path, "sha256": self.sha256(input)? });
+        if let Some(time) = input.time {
+            expected["input"]["time"] = json!(time);
+        }
         let state = if self.arguments.batch.overwrite { State::New } else { resume::state(&targets, &expected) };
         let again = match state {
             State::Finished(provenance) => {
@@ -444,9 +473,10 @@ impl<'a> Batch<'a> {
             State::Outdated(why) => Some(why),
             State::New => None,
         };
-        let source = self.selection.open(&input.path)?;
+        let selection = self.selection(input);
+        let source = selection.open(&input.path)?;
         let held = source.description();
-        let from = self.selection.resolve(held).with_context(|| input.path.display().to_string())?;
+        let from = selection.resolve(held).with_context(|| input.path.display().to_string())?;
         let size = held.size;
         let picture = if self.segmenter.plan(size, 1.0)?.len() > 1 {
             Picture::Stored(Box::new(source))
@@ -524,7 +554,7 @@ impl<'a> Batch<'a> {
             std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
         }
         let image = match image {
-            None if self.is_measurable(&provenance) => Some(self.selection.read(&input.path)?.image),
+            None if self.is_measurable(&provenance) => Some(self.selection(input).read(&input.path)?.image),
             image => image,
         };
         let options = &self.arguments.export_options;
@@ -549,7 +579,7 @@ impl Work for Batch<'_> {
 
     fn memory_bytes(&self, index: usize) -> Result<u64, String> {
         let estimate = || {
-            let size = cytomask::header_size(&self.inputs[index].path, self.arguments.choose.page.unwrap_or(0))?;
+            let size = cytomask::header_size(&self.inputs[index].path, self.arguments.choose.plane.page.unwrap_or(0))?;
             let tiles = self.segmenter.plan(size, 1.0)?.len();
             let strategy = self.segmenter.chosen_strategy();
             anyhow::Ok(cytomask::memory_bytes(self.segmenter.model(), strategy, size, tiles))
@@ -591,9 +621,13 @@ fn report_cut(segmentation: &Segmentation, provenance: &mut Value) -> Vec<String
 }
 
 /// A failure with its input's name in front, unless the message says it.
-fn named(path: &Path, failure: &Failure) -> String {
-    let path = path.display().to_string();
-    if failure.message.contains(&path) { failure.message.clone() } else { format!("{path}: {}", failure.message) }
+fn named(input: &Input, failure: &Failure) -> String {
+    let known = failure.message.contains(&input.path.display().to_string());
+    if known && input.time.is_none() {
+        failure.message.clone()
+    } else {
+        format!("{}: {}", input.shown(), failure.message)
+    }
 }
 
 fn as_json(failure: &Failure) -> Value {
@@ -629,7 +663,10 @@ mod tests {
     fn a_failure_names_its_file_once() {
         let failure =
             |message: &str| Failure { stage: cytomask::batch::Stage::Read, message: message.into(), panicked: false };
-        assert_eq!(named(Path::new("a.tif"), &failure("a.tif: the file is empty")), "a.tif: the file is empty");
-        assert_eq!(named(Path::new("a.tif"), &failure("too large")), "a.tif: too large");
+        let mut input = Input { path: "a.tif".into(), folder: PathBuf::new(), stem: "a".into(), time: None };
+        assert_eq!(named(&input, &failure("a.tif: the file is empty")), "a.tif: the file is empty");
+        assert_eq!(named(&input, &failure("too large")), "a.tif: too large");
+        input.time = Some(3);
+        assert_eq!(named(&input, &failure("too large")), "a.tif (time point 3): too large");
     }
 }

@@ -5,10 +5,10 @@ use clap::Args;
 use cytomask::{ChannelChoice, Diameter, Projection, Selection};
 use serde::Serialize;
 
-/// Which channels, slice and time point, and how large things are.
+/// Which channels, slice and time point.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 #[command(next_help_heading = "Channels, slices and scale")]
-pub(crate) struct ChooseArgs {
+pub(crate) struct PlaneArgs {
     /// One to three channels, by name or index from 0, e.g. 0,2 or DAPI,actin. [default: the first three]
     #[arg(long, value_name = "NAME|INDEX,…", value_delimiter = ',', conflicts_with_all = ["nucleus", "cytoplasm"])]
     pub(crate) channels: Vec<String>,
@@ -21,12 +21,21 @@ pub(crate) struct ChooseArgs {
     /// Which slice of a stack, from 0, or how slices become one. [default: 0]
     #[arg(long, value_name = "INDEX|middle|max|mean|sum")]
     pub(crate) z: Option<String>,
-    /// Which time point, from 0. [default: 0]
-    #[arg(long, value_name = "INDEX")]
+    /// Which time point, from 0; in `segment` also `all`, for results of each. [default: 0]
+    #[arg(long, value_name = "INDEX|all")]
     pub(crate) time: Option<String>,
     /// Page of a multi-page TIFF, counted from 0, whatever its metadata say.
     #[arg(long, conflicts_with_all = ["z", "time"])]
     pub(crate) page: Option<u32>,
+}
+
+/// Which channels, slice and time point, and how large things are.
+#[derive(Args, Clone, Debug, Default, Serialize)]
+#[command(next_help_heading = "Channels, slices and scale")]
+pub(crate) struct ChooseArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) plane: PlaneArgs,
     /// µm per pixel, in place of what the file says.
     #[arg(long = "pixel_size", value_name = "UM", value_parser = positive)]
     pub(crate) pixel_size: Option<f64>,
@@ -39,6 +48,16 @@ pub(crate) struct ChooseArgs {
     pub(crate) diameter_um: Option<f64>,
 }
 
+/// What stands for every time point.
+const EVERY_TIME: &str = "all";
+
+impl ChooseArgs {
+    /// Whether every time point is wanted.
+    pub(crate) fn every_time(&self) -> bool {
+        self.plane.time.as_deref() == Some(EVERY_TIME)
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
     number.ok_or_else(|| format!("expected a number above 0, found {text:?}"))
@@ -48,8 +67,26 @@ fn at_least_0(text: &str) -> Result<f64, String> {
     if text.parse() == Ok(0.0) { Ok(0.0) } else { positive(text) }
 }
 
-/// The flags as the library takes them.
+/// The flags as the library takes them. Every time point is for the caller to go through.
 pub(crate) fn selection(given: &ChooseArgs) -> Result<Selection> {
+    let diameter = match (given.diameter, given.diameter_um) {
+        // 0: to be estimated.
+        (Some(0.0), _) => None,
+        (Some(pixels), _) => Some(Diameter::Pixels(pixels)),
+        (None, um) => um.map(Diameter::Micrometres),
+    };
+    Ok(Selection { pixel_size_um: given.pixel_size, diameter, ..plane(&given.plane)? })
+}
+
+/// The plane of every image that is compared or searched on: one, named or the first.
+pub(crate) fn one_plane(given: &PlaneArgs) -> Result<Selection> {
+    if given.time.as_deref() == Some(EVERY_TIME) {
+        bail!("--time all: expected one time point, from 0");
+    }
+    plane(given)
+}
+
+fn plane(given: &PlaneArgs) -> Result<Selection> {
     let projection =
         match given.z.as_deref() {
             None => None,
@@ -62,8 +99,7 @@ pub(crate) fn selection(given: &ChooseArgs) -> Result<Selection> {
             })?)),
         };
     let time = match given.time.as_deref() {
-        None => None,
-        Some("all") => bail!("--time all: one result per time point is not supported yet; name one, from 0"),
+        None | Some(EVERY_TIME) => None,
         Some(text) => {
             Some(text.parse().ok().with_context(|| format!("--time: expected an index from 0, found {text:?}"))?)
         }
@@ -75,11 +111,5 @@ pub(crate) fn selection(given: &ChooseArgs) -> Result<Selection> {
     } else {
         ChannelChoice::First
     };
-    let diameter = match (given.diameter, given.diameter_um) {
-        // 0: to be estimated.
-        (Some(0.0), _) => None,
-        (Some(pixels), _) => Some(Diameter::Pixels(pixels)),
-        (None, um) => um.map(Diameter::Micrometres),
-    };
-    Ok(Selection { channels, projection, time, page: given.page, pixel_size_um: given.pixel_size, diameter })
+    Ok(Selection { channels, projection, time, page: given.page, ..Selection::default() })
 }

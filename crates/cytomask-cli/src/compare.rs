@@ -14,6 +14,7 @@ use cytomask::{Model, Segmenter, SettingsFile, Strategy};
 use serde_json::{Map, Value, json};
 
 use crate::args::{Device, normalize};
+use crate::choose::{self, PlaneArgs};
 use crate::inputs;
 use crate::progress::{Progress, print, say};
 use crate::settings::{self, device, scaled};
@@ -64,6 +65,8 @@ pub(crate) struct CompareArgs {
     /// Level of the tests.
     #[arg(long, value_name = "0..1", default_value_t = 0.05, value_parser = level)]
     alpha: f64,
+    #[command(flatten)]
+    plane: PlaneArgs,
     /// Where networks run.
     #[arg(short, long, value_enum, default_value_t = Device::Auto)]
     device: Device,
@@ -97,9 +100,9 @@ pub(crate) fn run(arguments: &CompareArgs) -> Result<()> {
     }
     let cases = cases(arguments)?;
     let contestants = contestants(arguments, &cases)?;
+    let selection = choose::one_plane(&arguments.plane)?;
     let both_empty = if arguments.compat { BothEmpty::Zero } else { BothEmpty::One };
-    let options =
-        CompareOptions { score: ScoreOptions { both_empty, ..ScoreOptions::default() }, ..Default::default() };
+    let options = CompareOptions { score: ScoreOptions { both_empty, ..ScoreOptions::default() }, selection };
     let folder = &arguments.output;
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
 
@@ -327,6 +330,7 @@ fn provenance(arguments: &CompareArgs, cases: &[Case], results: &Results) -> Val
         "image without true and predicted objects": if arguments.compat { "scores 0" } else { "scores 1" },
         "intervals": "95 %, percentile bootstrap over images, 10,000 resamples, seed 0",
         "boundary tolerance": "2 pixels",
+        "plane": serde_json::to_value(&arguments.plane).unwrap_or_default(),
         "processor cores": std::thread::available_parallelism().map_or(0, usize::from),
     })
 }

@@ -21,6 +21,28 @@ pub(crate) struct Input {
     pub(crate) folder: PathBuf,
     /// What its results are called by.
     pub(crate) stem: String,
+    /// One of several time points, each with results of its own; without it the flags decide.
+    pub(crate) time: Option<u32>,
+}
+
+impl Input {
+    fn new(path: PathBuf, folder: PathBuf) -> Self {
+        Self { stem: stem(&path), path, folder, time: None }
+    }
+
+    /// What people read: the file, and the time point where there is one.
+    pub(crate) fn shown(&self) -> String {
+        let time = self.time.map_or_else(String::new, |time| format!(" (time point {time})"));
+        format!("{}{time}", self.path.display())
+    }
+
+    /// The same below the output folder.
+    pub(crate) fn shown_below(&self) -> String {
+        // The images of a plate are called 0, 1, …
+        let of_file = self.path.file_name().filter(|_| stem(&self.path) == self.stem);
+        let name = of_file.map_or_else(|| self.stem.clone(), |name| name.to_string_lossy().into_owned());
+        self.folder.join(name).to_string_lossy().into_owned()
+    }
 }
 
 /// Which files of the named folders are taken.
@@ -75,7 +97,7 @@ pub(crate) fn select(named: &[PathBuf], selection: &Selection) -> Result<Vec<Inp
     for root in named {
         // An OME-Zarr image is a folder, but one image.
         if !root.is_dir() || cytomask::is_image_folder(root) {
-            found.push(Input { path: root.clone(), folder: PathBuf::new(), stem: stem(root) });
+            found.extend(images_of(Input::new(root.clone(), PathBuf::new()))?);
             continue;
         }
         let mut inside = Vec::new();
@@ -106,7 +128,7 @@ fn walk(root: &Path, below: &Path, selection: &Selection, found: &mut Vec<Input>
         if is_folder && cytomask::is_image_folder(&path) {
             let chosen = selection.patterns.is_empty() || selection.takes(&inner);
             if chosen && !results.contains(&name) {
-                found.push(Input { stem: stem(&path), path, folder: below.to_path_buf() });
+                found.extend(images_of(Input::new(path, below.to_path_buf()))?);
             }
         } else if is_folder {
             let is_output = || selection.output.is_some() && path.canonicalize().ok() == selection.output;
@@ -114,10 +136,45 @@ fn walk(root: &Path, below: &Path, selection: &Selection, found: &mut Vec<Input>
                 walk(root, &inner, selection, found)?;
             }
         } else if !results.contains(&name) && selection.takes(&inner) && !path.is_dir() {
-            found.push(Input { stem: stem(&path), path, folder: below.to_path_buf() });
+            found.push(Input::new(path, below.to_path_buf()));
         }
     }
     Ok(())
+}
+
+/// The image itself, or all images of a plate: `plate.zarr/B/03/0` has its results in `plate`, under `B_03_0`. A folder that
+/// cannot be read stays one image, so that its error comes in its turn.
+fn images_of(input: Input) -> Result<Vec<Input>> {
+    let Ok(Some(images)) = cytomask::plate_images(&input.path) else { return Ok(vec![input]) };
+    if images.is_empty() {
+        bail!("{}: a plate without images", input.path.display());
+    }
+    let image = |image: PathBuf| {
+        let parts: Vec<_> = image.iter().map(|part| part.to_string_lossy()).collect();
+        let (stem, folder) = (parts.join("_"), input.folder.join(&input.stem));
+        Input { path: input.path.join(&image), folder, stem, time: None }
+    };
+    Ok(images.into_iter().map(image).collect())
+}
+
+/// Every time point of every file as an image of its own, `NAME_t0`, `NAME_t1`, …, with as many digits as the file needs. What
+/// cannot be opened stays one image, so that its error comes in its turn.
+pub(crate) fn by_time(inputs: Vec<Input>, open: impl Fn(&Path) -> Option<u32>) -> Vec<Input> {
+    let of_input = |input: Input| {
+        let times = open(&input.path).unwrap_or(0);
+        let digits = times.saturating_sub(1).to_string().len();
+        match times {
+            0 | 1 => vec![input],
+            _ => (0..times)
+                .map(|time| Input {
+                    stem: format!("{}_t{time:0digits$}", input.stem),
+                    time: Some(time),
+                    ..input.clone()
+                })
+                .collect(),
+        }
+    };
+    inputs.into_iter().flat_map(of_input).collect()
 }
 
 /// Names of what lies in a folder and whether it is a folder itself, by name, without hidden ones.
@@ -171,7 +228,7 @@ pub(crate) fn stem(path: &Path) -> String {
 /// Two inputs of one name would overwrite each other's results: refuse before any work is done.
 pub(crate) fn refuse_same_names(images: &[Input]) -> Result<()> {
     let mut seen: BTreeMap<(&Path, &str), &Path> = BTreeMap::new();
-    for Input { path, folder, stem } in images {
+    for Input { path, folder, stem, .. } in images {
         if let Some(other) = seen.insert((folder, stem), path) {
             bail!(
                 "{} and {} would write results of the same name; run them into different folders",

@@ -50,6 +50,7 @@ pub(crate) fn run(arguments: &InspectArgs) -> Result<()> {
     if arguments.thumbnail.is_some() && arguments.files.len() != 1 {
         bail!("--thumbnail needs exactly one file, found {}", arguments.files.len());
     }
+    choose::one_plane(&arguments.choose.plane)?;
     let selection = choose::selection(&arguments.choose)?;
     let device = settings::device(arguments.model.device);
     let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;

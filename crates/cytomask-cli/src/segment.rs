@@ -9,13 +9,17 @@ use serde_json::{Value, json};
 use crate::args::SegmentArgs;
 use crate::batch::Batch;
 use crate::outputs::Targets;
-use crate::{estimate, exports, inputs, outputs, settings};
+use crate::{choose, estimate, exports, inputs, outputs, settings};
 
 /// Segments every image; one that fails is reported and does not stop the rest.
 pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
     let (output, batch) = (&arguments.output, &arguments.batch);
     let selection = inputs::Selection::new(&batch.pattern, &batch.exclude, batch.recursive, output)?;
-    let images = inputs::select(&arguments.images, &selection)?;
+    let mut images = inputs::select(&arguments.images, &selection)?;
+    if arguments.choose.every_time() {
+        let chosen = choose::selection(&arguments.choose)?;
+        images = inputs::by_time(images, |path| Some(chosen.open(path).ok()?.description().times));
+    }
     if outputs::as_label_file(output).is_some() {
         if images.len() != 1 {
             bail!("{}: a label file needs exactly one image, found {}; name a folder", output.display(), images.len());

@@ -9,10 +9,11 @@ use cytomask::output::write_text;
 use cytomask::tune::{
     self, Check, LabelledImages, Method as Search, Parameter, Space, TuneOptions, html, images_csv, summary, trials_csv,
 };
-use cytomask::{ErrorKind, Image, Labels, Normalization, ReadOptions, Rgb, Segmenter, SettingsFile, Strategy};
+use cytomask::{ErrorKind, Labels, Normalization, Rgb, Segmenter, SettingsFile, Strategy};
 use serde_json::json;
 
 use crate::args::{Mode, ModelArgs};
+use crate::choose::{self, PlaneArgs};
 use crate::inputs::{Input, Selection};
 use crate::progress::{Progress, print, say};
 use crate::{inputs, settings};
@@ -40,6 +41,8 @@ pub(crate) struct TuneArgs {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) plane: PlaneArgs,
     /// How masks are found.
     #[arg(long, alias = "strategy", value_enum, default_value_t = Mode::Auto)]
     pub(crate) mode: Mode,
@@ -75,6 +78,7 @@ pub(crate) struct TuneArgs {
 /// Pairs of files.
 struct Pairs {
     files: Vec<(PathBuf, PathBuf)>,
+    selection: cytomask::Selection,
     normalization: Normalization,
 }
 
@@ -85,9 +89,8 @@ impl LabelledImages for Pairs {
 
     fn load(&self, index: usize) -> Result<(Rgb, Labels), cytomask::Error> {
         let (image, labels) = &self.files[index];
-        let rgb = Image::open(image, &ReadOptions::default())?
-            .to_rgb(self.normalization)
-            .map_err(|error| error.with_path(image))?;
+        let selected = self.selection.read(image)?.image;
+        let rgb = selected.to_rgb(self.normalization).map_err(|error| error.with_path(image))?;
         let truth = cytomask::read_labels(labels)?;
         if truth.size() != rgb.size {
             let message =
@@ -104,6 +107,7 @@ pub(crate) fn run(arguments: &TuneArgs) -> Result<()> {
         bail!("{}: expected a folder for the results, found a file", arguments.output.display());
     }
     let options = options(arguments)?;
+    let selection = choose::one_plane(&arguments.plane)?;
     let files = pairs(&arguments.images, &arguments.labels)?;
     let device = settings::device(arguments.model.device);
     let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
@@ -114,7 +118,7 @@ pub(crate) fn run(arguments: &TuneArgs) -> Result<()> {
     }
     let space = Space::new(base.clone(), parameters(arguments, &base)?)?;
     let segmenter = Segmenter::new(model).strategy(base);
-    let images = Pairs { files, normalization: segmenter.chosen_normalization() };
+    let images = Pairs { files, selection, normalization: segmenter.chosen_normalization() };
     std::fs::create_dir_all(&arguments.output)
         .with_context(|| format!("{}: cannot make the folder", arguments.output.display()))?;
 

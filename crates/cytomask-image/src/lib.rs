@@ -21,7 +21,7 @@ mod source;
 mod tile;
 
 pub use error::{Error, ErrorKind};
-pub use formats::{IMAGE_EXTENSIONS, is_image_folder};
+pub use formats::{IMAGE_EXTENSIONS, is_image_folder, plate_images};
 pub use frame::{LogitFrame, LogitMap};
 pub use header::header_size;
 pub use image::{Image, Normalization, Rgb, SampleType};

@@ -232,7 +232,7 @@ fn damaged_zarrs_are_refused_by_name() {
     let text = fs::read_to_string(&attributes).unwrap().replace("\"path\": \"0\"", "\"path\": \"../v2_none.zarr/0\"");
     fs::write(&attributes, text).unwrap();
     let error = Source::open(folder.path().join("v2_zlib.zarr")).unwrap_err();
-    assert!(error.to_string().contains("leaves the image's folder"), "{error}");
+    assert!(error.to_string().contains("leaves its group"), "{error}");
 }
 
 #[test]

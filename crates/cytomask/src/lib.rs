@@ -36,7 +36,7 @@ pub use cytomask_export as export;
 pub use cytomask_image::{
     Basis, Description, Error as ImageError, ErrorKind as ImageErrorKind, IMAGE_EXTENSIONS, Image, LabelStack, Labels,
     Mask, Normalization, PlaneIndex, Projection, ReadOptions, Rect, Rgb, SampleType, Source, Statistics, Tile,
-    header_size, is_image_folder, output, read_label_stack, read_labels, tiles,
+    header_size, is_image_folder, output, plate_images, read_label_stack, read_labels, tiles,
 };
 pub use cytomask_models::{DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, ScaleChoice};
 pub use cytomask_report as report;

@@ -82,6 +82,24 @@ pub fn is_image_folder(path: impl AsRef<Path>) -> bool {
 /// Extensions of the files that [`crate::Source::open`] reads, lower case. A named file is opened whatever it is called.
 pub const IMAGE_EXTENSIONS: [&str; 9] = ["png", "tif", "tiff", "jpg", "jpeg", "bmp", "npy", "btf", "zarr"];
 
+/// The images of an OME-Zarr plate, as paths below it in the order of its metadata (`B/03/0`); `None` when the folder is none.
+///
+/// # Errors
+/// As [`crate::Source::open`]; `Format` when a path leads out of the plate.
+#[cfg(feature = "zarr")]
+pub fn plate_images(path: impl AsRef<Path>) -> Result<Option<Vec<std::path::PathBuf>>> {
+    zarr::plate_images(path.as_ref())
+}
+
+/// The images of an OME-Zarr plate; without the feature `zarr` no folder is one.
+///
+/// # Errors
+/// None.
+#[cfg(not(feature = "zarr"))]
+pub fn plate_images(_path: impl AsRef<Path>) -> Result<Option<Vec<std::path::PathBuf>>> {
+    Ok(None)
+}
+
 #[cfg(feature = "zarr")]
 fn open_folder(path: &Path) -> Result<Opened> {
     if !is_image_folder(path) {

@@ -111,7 +111,7 @@ fn examples(
         .into_iter()
         .map(|(image, reason)| {
             let case = &cases[results.kept[image]];
-            let shown = for_the_eye(&Image::open(&case.image, &compare.read)?)?;
+            let shown = for_the_eye(&compare.selection.read(&case.image)?.image)?;
             let truth = read_labels(&case.truth)?;
             let panel = |path: &PathBuf| -> Result<Vec<u8>, Error> {
                 panel::outlines_png(&shown, &truth, &read_labels(path)?).map_err(|error| failed(&error))

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cytomask_eval::{BothEmpty, ScoreOptions};
-use cytomask_image::{Image, Labels, ReadOptions, output, read_labels};
+use cytomask_image::{Image, Labels, output, read_labels};
 use cytomask_report::{ComparedImage, Comparison, Method, Scores};
 use serde_json::{Value, json};
 
 use super::cases::Case;
 use super::records::{Places, Record, Seconds, key};
-use crate::{Error, ErrorKind, Segmenter, Strategy, model_sha256};
+use crate::{Error, ErrorKind, Segmenter, Selection, Strategy, model_sha256};
 
 /// Where a method's labels come from.
 pub enum Source {
@@ -33,8 +33,8 @@ pub struct Contestant {
 pub struct CompareOptions {
     /// Scoring.
     pub score: ScoreOptions,
-    /// Reading images.
-    pub read: ReadOptions,
+    /// Which part of every image is segmented.
+    pub selection: Selection,
 }
 
 /// What [`run`] tells while it works.
@@ -286,7 +286,7 @@ impl<'a> Work<'a> {
             Source::Files(files) => cytomask_weights::sha256_file(&files[self.index])?,
             Source::Run(_) => key(&json!({
                 "image": self.image_sha256,
-                "page": self.options.read.page,
+                "selection": format!("{:?}", self.options.selection),
                 "method": own.record,
                 "version": env!("CARGO_PKG_VERSION"),
             })),
@@ -357,7 +357,7 @@ impl<'a> Work<'a> {
 
     fn segment(&mut self, segmenter: &Segmenter, shared: &mut Option<Encoded>) -> Result<(Labels, Seconds), Error> {
         if self.image.is_none() {
-            self.image = Some(Image::open(&self.case.image, &self.options.read)?);
+            self.image = Some(self.options.selection.read(&self.case.image)?.image);
         }
         let image = self.image.as_ref().ok_or_else(|| Error::new(ErrorKind::Image, "no image"))?;
         if shared.is_none() {

@@ -32,8 +32,10 @@ pub(super) struct Group {
     pub(super) images: usize,
     pub(super) channel_names: Vec<String>,
     pub(super) bioformats2raw: bool,
-    /// Path of the first well's first field, when the group is a plate.
-    pub(super) plate_image: Option<String>,
+    /// Paths of the wells, when the group is a plate.
+    pub(super) wells: Option<Vec<String>>,
+    /// Paths of the fields, when the group is a well.
+    pub(super) fields: Vec<String>,
 }
 
 /// The first multiscale image.
@@ -83,10 +85,11 @@ impl Group {
                 channels.iter().map(label).collect()
             })
             .unwrap_or_default();
-        let plate_image = attributes.get("plate").map(|plate| {
-            let well = plate.get("wells").and_then(|wells| wells.get(0)?.get("path")?.as_str()).unwrap_or("A/1");
-            format!("{well}/0")
-        });
+        let paths = |of: Option<&Value>, key: &str| -> Vec<String> {
+            let list = of.and_then(|group| group.get(key)?.as_array());
+            list.into_iter().flatten().filter_map(|entry| Some(entry.get("path")?.as_str()?.to_owned())).collect()
+        };
+        let plate = attributes.get("plate");
         Ok(Self {
             is_array: false,
             version: version.to_owned(),
@@ -94,7 +97,8 @@ impl Group {
             images,
             channel_names,
             bioformats2raw: attributes.get("bioformats2raw.layout").is_some(),
-            plate_image,
+            wells: plate.map(|_| paths(plate, "wells")),
+            fields: paths(attributes.get("well"), "images"),
         })
     }
 }
@@ -158,8 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn a_plate_names_a_field() {
-        let plate = json!({ "plate": { "wells": [{ "path": "B/03" }] } });
-        assert_eq!(Group::parse(&plate, "0.4").unwrap().plate_image.as_deref(), Some("B/03/0"));
+    fn plates_name_wells_and_wells_fields() {
+        let plate = json!({ "plate": { "wells": [{ "path": "B/03" }, { "path": "B/04" }] } });
+        assert_eq!(Group::parse(&plate, "0.4").unwrap().wells.unwrap(), ["B/03", "B/04"]);
+        let well = json!({ "well": { "images": [{ "path": "0" }, { "path": "1", "acquisition": 2 }] } });
+        let well = Group::parse(&well, "0.4").unwrap();
+        assert_eq!((well.fields, well.wells), (vec!["0".to_owned(), "1".to_owned()], None));
     }
 }

@@ -46,16 +46,50 @@ pub(super) fn open(path: &Path) -> Result<Opened> {
     })?;
     let mut levels = Vec::new();
     for dataset in &multiscale.datasets {
-        let relative = Path::new(dataset);
-        if relative.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
-            return Err(damaged(format!("the dataset path {dataset:?} leaves the image's folder")));
-        }
-        let array = Array::open(&folder.join(relative)).map_err(|error| error.with_path(folder.join(relative)))?;
+        let dataset = folder.join(inside(dataset)?);
+        let array = Array::open(&dataset).map_err(|error| error.with_path(&dataset))?;
         levels.push(array);
     }
     let format = format!("OME-Zarr {}", group.version);
     let scale = Some((multiscale.scale, multiscale.units));
     assemble(levels, multiscale.axes, group.channel_names, scale, notes, format)
+}
+
+/// More wells or fields than any plate has.
+const MAX_PLATE_IMAGES: usize = 1 << 20;
+
+/// See [`super::plate_images`].
+pub(super) fn plate_images(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    if !super::is_image_folder(path) || path.join(".zarray").is_file() {
+        return Ok(None);
+    }
+    let name = |error: Error| error.with_path(path);
+    let Some(wells) = Group::open(path).map_err(name)?.wells else { return Ok(None) };
+    let mut images = Vec::new();
+    for well in wells {
+        let well = inside(&well).map_err(name)?;
+        // A well that cannot be read stands for itself: opening it says why, and the others go on.
+        let fields = Group::open(&path.join(&well)).map_or_else(|_| Vec::new(), |group| group.fields);
+        if fields.is_empty() {
+            images.push(well.clone());
+        }
+        for field in fields {
+            images.push(well.join(inside(&field).map_err(name)?));
+        }
+        if images.len() > MAX_PLATE_IMAGES {
+            return Err(name(damaged(format!("a plate of more than {MAX_PLATE_IMAGES} images"))));
+        }
+    }
+    Ok(Some(images))
+}
+
+/// A path of metadata that stays below its group.
+fn inside(path: &str) -> Result<PathBuf> {
+    let relative = Path::new(path);
+    if path.is_empty() || relative.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        return Err(damaged(format!("the path {path:?} leaves its group")));
+    }
+    Ok(relative.to_path_buf())
 }
 
 type Found = (PathBuf, Option<Group>, Vec<String>);
@@ -75,8 +109,9 @@ fn find_image(path: &Path) -> Result<Found> {
         }
         return Ok((path.to_path_buf(), Some(group), notes));
     }
-    if let Some(first) = group.plate_image {
-        return Err(unsupported(format!("a plate holds many images; name one, e.g. {}", path.join(first).display())));
+    if let Some(wells) = group.wells {
+        let first = path.join(wells.first().map_or("A/1", String::as_str)).join("0");
+        return Err(unsupported(format!("a plate holds many images; name one, e.g. {}", first.display())));
     }
     let first = path.join("0");
     if group.bioformats2raw && first.is_dir() {
