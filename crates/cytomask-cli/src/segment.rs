@@ -69,9 +69,10 @@ fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
             bail!("--tile_shape and --halo: {} has tiles of its own; see --tile_overlap", model.name());
         }
         let choose = &arguments.choose;
-        let chosen = !choose.channels.is_empty() || choose.nucleus.is_some() || choose.cytoplasm.is_some();
-        if predictor.sees_roles() && choose.channels.len() > 2 {
-            let found = choose.channels.len();
+        let chosen =
+            !choose.plane.channels.is_empty() || choose.plane.nucleus.is_some() || choose.plane.cytoplasm.is_some();
+        if predictor.sees_roles() && choose.plane.channels.len() > 2 {
+            let found = choose.plane.channels.len();
             bail!("--channels: {} sees one or two (cytoplasm, nuclei), found {found}", model.name());
         }
         if let (Normalization::Cellpose { grey, .. }, true) = (&mut normalization, chosen) {
