@@ -25,6 +25,7 @@ use crate::page::{self, Row};
 use crate::progress::{print, say};
 use crate::report::{LogFormat, Reporter};
 use crate::resume::{self, State};
+use crate::timings::{Stage, Timings};
 use crate::{Exit, FAILED, choose, interrupt, segment};
 
 /// Which of many images, and how they are worked through. None of it changes a result.
@@ -52,6 +53,9 @@ pub(crate) struct BatchArgs {
     /// How the run is reported on stderr.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log: LogFormat,
+    /// Say at the end how long each stage took, all images and jobs together.
+    #[arg(long)]
+    pub(crate) timings: bool,
 }
 
 /// `8GB`, `500 MB`, `2GiB`, or plain bytes.
@@ -94,6 +98,7 @@ pub(crate) struct Batch<'a> {
     /// Thousandths of images done, of all together and of each.
     progress: AtomicU64,
     parts: Vec<AtomicU64>,
+    timings: Timings,
 }
 
 /// Images of more samples are let go before they are segmented, and their objects have no intensities.
@@ -138,7 +143,12 @@ pub(crate) struct Done {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(arguments: &'a SegmentArgs, segmenter: &'a Segmenter, inputs: &'a [Input]) -> Result<Self> {
+    pub(crate) fn new(
+        arguments: &'a SegmentArgs,
+        segmenter: &'a Segmenter,
+        inputs: &'a [Input],
+        timings: Timings,
+    ) -> Result<Self> {
         let into_folder = outputs::as_label_file(&arguments.output).is_none();
         Ok(Self {
             arguments,
@@ -152,6 +162,7 @@ impl<'a> Batch<'a> {
             reporter: Reporter::new(arguments.batch.log, inputs.len()),
             progress: AtomicU64::new(0),
             parts: inputs.iter().map(|_| AtomicU64::new(0)).collect(),
+            timings,
         })
     }
 
@@ -188,6 +199,10 @@ impl<'a> Batch<'a> {
         // The default hook is the one that says where.
         let _ = std::panic::take_hook();
         self.reporter.finish();
+        if self.arguments.batch.timings {
+            let networks = self.segmenter.model().seconds();
+            self.reporter.event("timings", None, self.timings.as_json(networks), &self.timings.as_text(networks));
+        }
         self.summarise(&outcomes, &failures, &stop, start.elapsed().as_secs_f64())
     }
 
@@ -487,6 +502,7 @@ impl<'a> Batch<'a> {
         expected["input"]["size"] = json!(size);
         expected["input"]["channels"] = json!(from.channels.len());
         expected["input"]["pixel_size_um"] = json!(from.pixel_size_um);
+        self.timings.add(Stage::Read, start);
         Ok(Read::Loaded(Loaded { picture, from, expected, again, seconds: start.elapsed().as_secs_f64() }))
     }
 
@@ -514,6 +530,8 @@ impl<'a> Batch<'a> {
                 (Box::new(pixels), None)
             }
         };
+        self.timings.add(Stage::Convert, start);
+        let (begun, mut merge) = (Instant::now(), None);
         let mut tiles = (0, 1);
         let scaled = match self.segmenter.model().flow_predictor() {
             Some(_) => from.diameter_px.map(|pixels| self.segmenter.with_diameter(pixels)),
@@ -531,9 +549,13 @@ impl<'a> Batch<'a> {
                     let of_tile = 0.5 + 0.5 * done as f64 / total.max(1) as f64;
                     self.set_part(index, (tiles.0 as f64 + of_tile) / tiles.1 as f64);
                 }
-                Phase::Merge => {}
+                Phase::Merge => merge = Some(Instant::now()),
             })
             .with_context(|| path.display().to_string())?;
+        self.timings.add(Stage::Segment, begun);
+        if let Some(merge) = merge {
+            self.timings.add(Stage::Merge, merge);
+        }
         provenance["objects"] = json!(segmentation.objects.len());
         let mut warnings = from.warnings.clone();
         warnings.extend(from.contradictions(&segmentation));
@@ -561,6 +583,7 @@ impl<'a> Batch<'a> {
         let subject = targets.subject(&input.path, image.as_ref(), &from, pixels.as_ref(), &segmentation);
         let provenance = targets.write(subject, options, provenance)?;
         let picture = self.picture(&targets)?;
+        self.timings.add(Stage::Write, start);
         Ok(Done { provenance, picture, again, seconds: seconds + start.elapsed().as_secs_f64() })
     }
 }

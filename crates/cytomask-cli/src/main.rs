@@ -25,6 +25,7 @@ mod reproduce;
 mod resume;
 mod segment;
 mod settings;
+mod timings;
 #[cfg(feature = "train")]
 mod train;
 mod tune;

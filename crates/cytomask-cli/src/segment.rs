@@ -1,6 +1,7 @@
 //! `cytomask segment`.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use cytomask::{Fields, Normalization, Segmenter, Selection};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use crate::args::SegmentArgs;
 use crate::batch::Batch;
 use crate::outputs::Targets;
+use crate::timings::{Stage, Timings};
 use crate::{choose, estimate, exports, inputs, outputs, settings};
 
 /// Segments every image; one that fails is reported and does not stop the rest.
@@ -30,7 +32,9 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
     inputs::refuse_same_names(&images)?;
     exports::refuse_same_files(&Targets::new(output, "image", &outputs::chosen_exports(arguments)).exports)?;
 
+    let (timings, begun) = (Timings::default(), Instant::now());
     let segmenter = prepare(arguments)?;
+    timings.add(Stage::Open, begun);
     if arguments.dry_run {
         let images: Vec<PathBuf> = images.into_iter().map(|input| input.path).collect();
         return estimate::run(arguments, &segmenter, &images);
@@ -42,7 +46,7 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
     if let Some(folder) = folder {
         std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
     }
-    Batch::new(arguments, &segmenter, &images)?.run()
+    Batch::new(arguments, &segmenter, &images, timings)?.run()
 }
 
 /// Opens the model and puts the flags together.

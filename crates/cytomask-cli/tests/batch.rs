@@ -59,6 +59,25 @@ fn events(outcome: &Outcome, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn timings_name_every_stage_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in"), folder.path().join("out"));
+    images(&input, 2);
+    let outcome = run(&input, &out, &["--timings", "--log", "json"]);
+    let lines = outcome.stderr.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+    let told: Vec<Value> = lines.filter(|event| event["event"] == "timings").collect();
+    let stages = told[0]["stages"].as_object().unwrap();
+    for stage in ["open model", "read", "convert", "encoder", "instance decoder", "prompts and masks", "write"] {
+        assert!(stages[stage].as_f64().unwrap() > 0.0, "{stage}: {stages:?}");
+    }
+    assert_eq!(stages["mask decoder"], 0.0, "AIS decodes no prompts");
+    // As text, and skipping what is finished: the flag is not part of what makes a result.
+    let again = run(&input, &out, &["--timings"]);
+    assert!(again.stderr.contains("encoder                 0.000 s"), "{}", again.stderr);
+    assert!(!run(&input, &out, &["--overwrite"]).stderr.contains("encoder"));
+}
+
+#[test]
 fn broken_files_are_named_and_good_ones_done() {
     let folder = tempfile::tempdir().unwrap();
     let (input, out) = (folder.path().join("in"), folder.path().join("out"));

@@ -65,7 +65,7 @@ pub(crate) fn gelu_body(values: &mut [f32]) {
 }
 
 for_each_level! {
-    fn gelu_chunk = gelu_body(values: &mut [f32])
+    pub(crate) fn gelu_chunk = gelu_body(values: &mut [f32])
 }
 
 /// Replaces each `x` by `x · Φ(x)`, the exact GELU.

@@ -18,6 +18,7 @@ mod prepared;
 pub mod sam;
 #[doc(hidden)]
 pub mod seeded;
+mod times;
 pub mod tiny_vit;
 pub mod unetr;
 
@@ -26,6 +27,7 @@ pub use device::DeviceChoice;
 pub use error::{Error, ErrorKind};
 pub use flows::{FlowDiameter, FlowOptions};
 pub use model::{Cost, Embedding, Family, Model, machine_rate};
+pub use times::NetworkSeconds;
 
 /// A `Result` whose error is this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

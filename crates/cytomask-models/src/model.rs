@@ -18,6 +18,7 @@ use crate::cytomask_t::{
 use crate::flows::{FlowDiameter, FlowOptions, FlowPredictor, FlowRow};
 use crate::loading::{NamedTensor, load_into, state_dict, values};
 use crate::sam::{Sam, SamConfig, SamEmbedding, SamOptions, SamPredictor, VIT_B, VIT_H, VIT_L};
+use crate::times::{Clock, NetworkSeconds};
 use crate::tiny_vit::{UNUSED_PREFIXES, VIT_T};
 use crate::unetr::{Unetr, UnetrConfig};
 use crate::{DeviceChoice, Error, ErrorKind};
@@ -34,6 +35,7 @@ pub struct Model {
     licence: String,
     device: Device,
     network: Network,
+    clock: Arc<Clock>,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +139,15 @@ impl Model {
     fn described(name: &str, family: Family, checkpoint: &Checkpoint, device: Device, network: Network) -> Self {
         let registered = cytomask_weights::registry::find(name).map(|entry| entry.licence.to_owned());
         let licence = registered.unwrap_or_else(|| "unknown: a checkpoint given by path".into());
-        Self { name: name.to_owned(), family, path: checkpoint.path().map(Path::to_path_buf), licence, device, network }
+        Self {
+            name: name.to_owned(),
+            family,
+            path: checkpoint.path().map(Path::to_path_buf),
+            licence,
+            device,
+            network,
+            clock: Arc::default(),
+        }
     }
 
     /// The name it was opened by.
@@ -158,6 +168,11 @@ impl Model {
     /// Under which terms the weights may be used, as far as known.
     pub fn licence(&self) -> &str {
         &self.licence
+    }
+
+    /// How long its networks have run so far, clones of it included.
+    pub fn seconds(&self) -> NetworkSeconds {
+        self.clock.seconds()
     }
 
     /// Whether decoder maps can be had, as AIS and APG need them.
@@ -423,33 +438,33 @@ impl PromptModel for Model {
     type Error = Error;
 
     fn encode(&self, image: &Rgb) -> Result<Embedding, Error> {
-        match &self.network {
+        self.clock.encoder.time(|| match &self.network {
             Network::Sam(predictor) => predictor.encode(image).map(Embedding::Sam),
             Network::CytomaskT(network) => network.encode(image).map(Embedding::CytomaskT),
             Network::Flows(predictor) => Ok(Embedding::Flows(Arc::new(predictor.fields(image)?))),
-        }
+        })
     }
 
     fn decode(&self, embedding: &Embedding, prompts: &[Prompt], multimask: bool) -> Result<Vec<Vec<Candidate>>, Error> {
-        match (&self.network, embedding) {
+        self.clock.mask_decoder.time(|| match (&self.network, embedding) {
             (Network::Sam(predictor), Embedding::Sam(embedding)) => predictor.decode(embedding, prompts, multimask),
             (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => {
                 network.decode(embedding, prompts, multimask)
             }
             (Network::Flows(_), _) => Err(self.takes_no_prompts()),
             _ => Err(foreign()),
-        }
+        })
     }
 }
 
 impl FieldModel for Model {
     fn fields(&self, embedding: &Embedding) -> Result<Fields, Error> {
-        match (&self.network, embedding) {
+        self.clock.instance_decoder.time(|| match (&self.network, embedding) {
             (Network::Sam(predictor), Embedding::Sam(embedding)) => predictor.fields(embedding),
             (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => network.fields(embedding),
             (Network::Flows(_), _) => Err(self.takes_no_prompts()),
             _ => Err(foreign()),
-        }
+        })
     }
 }
 

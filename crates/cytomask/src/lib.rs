@@ -38,7 +38,9 @@ pub use cytomask_image::{
     Mask, Normalization, PlaneIndex, Projection, ReadOptions, Rect, Rgb, SampleType, Source, Statistics, Tile,
     header_size, is_image_folder, output, plate_images, read_label_stack, read_labels, tiles,
 };
-pub use cytomask_models::{DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, ScaleChoice};
+pub use cytomask_models::{
+    DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, NetworkSeconds, ScaleChoice,
+};
 pub use cytomask_report as report;
 pub use cytomask_segment::ops::nms::Overlap;
 pub use cytomask_segment::{

@@ -1,5 +1,7 @@
 //! The joiner: encoder, prompt encoder, mask decoder, instance decoder and mask refiner as one promptable network.
 
+use std::sync::OnceLock;
+
 use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData, activation::sigmoid},
@@ -17,7 +19,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind},
     loading::{TensorSource, load_into, values},
-    sam::{MaskDecoder, MaskDecoderConfig, PromptEncoder, PromptEncoderConfig},
+    sam::{MaskDecoder, MaskDecoderConfig, PreparedImage, PromptEncoder, PromptEncoderConfig},
     tiny_vit::{TinyVit, TinyVitConfig, UNUSED_PREFIXES},
 };
 
@@ -63,6 +65,8 @@ pub struct CytomaskTEmbedding {
     pub maps: Tensor<4>,
     /// Where the padded input lies over the image.
     pub frame: LogitFrame,
+    /// For prompts without masks; computed with the first of them.
+    prepared: OnceLock<PreparedImage>,
 }
 
 impl CytomaskT {
@@ -154,51 +158,74 @@ impl CytomaskT {
             refiner_features,
             maps: sigmoid(decoded.map_logits),
             frame,
+            prepared: OnceLock::new(),
         })
     }
 
-    /// Decodes prompts of one form (see [`PromptEncoder::sparse`]) in one window of the embedding. `inputs` are `prompts` in pixels
-    /// of the network's input.
+    /// Decodes prompts of one form (see [`PromptEncoder::sparse`]), each in its window of the embedding; windows are of one size, and
+    /// equal ones follow each other. `inputs` are `prompts` in pixels of the network's input.
     fn decode_batch(
         &self,
         embedding: &CytomaskTEmbedding,
-        window: Window,
+        windows: &[Window],
         inputs: &[Prompt],
         masks: &[Option<&LogitMap>],
         multimask: bool,
     ) -> Result<Vec<Vec<Candidate>>, Error> {
-        let Window { y, x, h, w } = window;
+        let Window { h, w, .. } = windows[0];
+        let part = |tensor: &Tensor<4>, scale: usize, window: &Window| {
+            tensor.clone().narrow(2, scale * window.y, scale * h).narrow(3, scale * window.x, scale * w)
+        };
         let sparse = self.prompt_encoder.sparse(inputs, COORDINATE_EXTENT)?;
-        let dense = match masks.iter().copied().collect::<Option<Vec<_>>>() {
+        let (image, image_of) = match masks.iter().copied().collect::<Option<Vec<_>>>() {
             Some(masks) => {
                 let all = self.mask_logits(&masks, &embedding.frame)?;
-                self.prompt_encoder.masks(all.narrow(2, 4 * y, 4 * h).narrow(3, 4 * x, 4 * w))
+                let of_each = |(index, window)| part(&all.clone().narrow(0, index, 1), 4, window);
+                let dense =
+                    self.prompt_encoder.masks(Tensor::cat(windows.iter().enumerate().map(of_each).collect(), 0));
+                let of_each = |map| Tensor::cat(windows.iter().map(|window| part(map, 1, window)).collect(), 0);
+                let [features, positions] = [of_each(&embedding.features), of_each(&embedding.positions)];
+                (self.mask_decoder.prepare(features, positions, dense), (0..inputs.len()).collect())
             }
-            None => self.prompt_encoder.no_mask(),
+            None => {
+                let whole = embedding.prepared.get_or_init(|| {
+                    let (features, positions) = (embedding.features.clone(), embedding.positions.clone());
+                    self.mask_decoder.prepare(features, positions, self.prompt_encoder.no_mask())
+                });
+                let mut distinct = windows.to_vec();
+                distinct.dedup();
+                let image_of = windows.iter().scan(0, |index, window| {
+                    *index += usize::from(distinct[*index] != *window);
+                    Some(*index)
+                });
+                let starts: Vec<[usize; 2]> = distinct.iter().map(|window| [window.y, window.x]).collect();
+                (whole.windows(&starts, [h, w]), image_of.collect::<Vec<usize>>())
+            }
         };
-        let part = |tensor: &Tensor<4>, scale: usize| {
-            tensor.clone().narrow(2, scale * y, scale * h).narrow(3, scale * x, scale * w)
-        };
-        let decoded =
-            self.mask_decoder.forward(part(&embedding.features, 1), part(&embedding.positions, 1), sparse, dense);
-        let all = decoded.predicted_iou.dims()[1];
-        let kept = if multimask { 1..all } else { 0..1 };
-        let logits = self.mask_refiner.refine(
-            part(&embedding.refiner_features, REFINED),
-            decoded.logits.slice_dim(1, kept.clone()),
-            decoded.mask_tokens.slice_dim(1, kept.clone()),
-        );
+        let all = self.mask_decoder.output_hypernetworks_mlps.len();
+        let decoded = self.mask_decoder.decode(&image, &image_of, sparse, if multimask { 1..all } else { 0..1 });
+        let mut first = 0;
+        let refined = windows.chunk_by(|a, b| a == b).map(|run| {
+            let of_run = first..first + run.len();
+            first = of_run.end;
+            self.mask_refiner.refine(
+                part(&embedding.refiner_features, REFINED, &run[0]),
+                decoded.logits.clone().slice_dim(0, of_run.clone()),
+                decoded.mask_tokens.clone().slice_dim(0, of_run),
+            )
+        });
+        let logits = Tensor::cat(refined.collect(), 0);
         let [_, masks, part_h, part_w] = logits.dims();
-        let scores = values(decoded.predicted_iou.slice_dim(1, kept));
+        let scores = values(decoded.predicted_iou);
         let grid = embedding.frame.padded.map(|side| side as usize / (EMBEDDING_STRIDE / REFINED));
-        let whole = |part: &[f32]| {
+        let whole = |part: &[f32], window: &Window| {
             if [part_h, part_w] == grid {
                 return part.to_vec();
             }
             // Nothing is known outside the window, and the object does not reach there.
             let mut all = vec![OUTSIDE; grid[0] * grid[1]];
             for (row, values) in part.chunks_exact(part_w).enumerate() {
-                let start = (REFINED * y + row) * grid[1] + REFINED * x;
+                let start = (REFINED * window.y + row) * grid[1] + REFINED * window.x;
                 all[start..start + part_w].copy_from_slice(values);
             }
             all
@@ -206,8 +233,13 @@ impl CytomaskT {
         let candidates: Vec<Candidate> = values(logits)
             .chunks_exact(part_h * part_w)
             .zip(scores)
-            .map(|(values, predicted_iou)| Candidate {
-                logits: LogitMap { grid: grid.map(|side| side as u32), values: whole(values), frame: embedding.frame },
+            .enumerate()
+            .map(|(index, (values, predicted_iou))| Candidate {
+                logits: LogitMap {
+                    grid: grid.map(|side| side as u32),
+                    values: whole(values, &windows[index / masks]),
+                    frame: embedding.frame,
+                },
                 predicted_iou,
             })
             .collect();
@@ -299,16 +331,18 @@ impl PromptModel for CytomaskT {
         let [_, _, h, w] = embedding.features.dims();
         let inputs: Vec<Prompt> = prompts.iter().map(|prompt| in_input_frame(prompt, &embedding.frame)).collect();
         let windows: Vec<Window> = inputs.iter().map(|input| window_for(input.bounds.as_ref(), [h, w])).collect();
-        // Prompts of one form and window go together.
-        let key = |&index: &usize| (form(&prompts[index]), windows[index]);
+        // Prompts of one form and size of window go together, those of one window side by side.
+        let size = |index: usize| [windows[index].h, windows[index].w];
+        let key = |&index: &usize| (form(&prompts[index]), size(index), windows[index]);
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         order.sort_by_key(key);
         let mut decoded: Vec<Vec<Candidate>> = vec![Vec::new(); prompts.len()];
-        for run in order.chunk_by(|a, b| key(a) == key(b)) {
+        for run in order.chunk_by(|&a, &b| form(&prompts[a]) == form(&prompts[b]) && size(a) == size(b)) {
             for batch in run.chunks(self.options.prompt_batch.max(1)) {
                 let of_batch: Vec<Prompt> = batch.iter().map(|&index| inputs[index].clone()).collect();
                 let masks: Vec<_> = batch.iter().map(|&index| prompts[index].mask.as_deref()).collect();
-                let answers = self.decode_batch(embedding, windows[batch[0]], &of_batch, &masks, multimask)?;
+                let of_windows: Vec<Window> = batch.iter().map(|&index| windows[index]).collect();
+                let answers = self.decode_batch(embedding, &of_windows, &of_batch, &masks, multimask)?;
                 for (&index, answer) in batch.iter().zip(answers) {
                     decoded[index] = answer;
                 }

@@ -1,11 +1,15 @@
 //! SAM's mask decoder: prompt tokens and image embedding to mask logits and predicted IoU. Reference:
 //! `segment_anything/modeling/mask_decoder.py`.
 
+use std::ops::Range;
+
 use burn::{
     module::Module,
-    tensor::{Device, Tensor},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 
+#[cfg(feature = "flex")]
+use super::blocked::BlockedImage;
 use super::{config::MaskDecoderConfig, transformer::TwoWayTransformer};
 use crate::layers::{ConvTranspose2d, Embedding, LAYER_NORM_EPS, LayerNorm2d, Mlp, gelu, layer_norm, linear};
 
@@ -56,6 +60,53 @@ impl MaskDecoder {
         }
     }
 
+    /// Computes what is the same for all prompts of one or more images.
+    ///
+    /// # Shapes
+    /// embedding `[N, C, h, w]`, its positions `[1 or N, C, h, w]`, dense `[1 or N, C, 1 or h, 1 or w]`
+    pub fn prepare(&self, embedding: Tensor<4>, positions: Tensor<4>, dense: Tensor<4>) -> PreparedImage {
+        let size = [embedding.dims()[2], embedding.dims()[3]];
+        #[cfg(feature = "flex")]
+        if crate::cpu::takes(&embedding, &self.iou_token.weight.val()) {
+            let [image, positions] = [rows(embedding + dense), rows(positions)];
+            return PreparedImage { size, held: Held::Blocked(BlockedImage::new(self, image, positions)) };
+        }
+        PreparedImage { size, held: Held::Plain([embedding + dense, positions]) }
+    }
+
+    /// Decodes prompts and gives the masks asked for; `image_of` is the image of each prompt.
+    ///
+    /// # Shapes
+    /// sparse `[B, T, C]` → see [`DecodedMasks`], with `masks` of the masks
+    pub fn decode(
+        &self,
+        image: &PreparedImage,
+        image_of: &[usize],
+        sparse: Tensor<3>,
+        masks: Range<usize>,
+    ) -> DecodedMasks {
+        match &image.held {
+            #[cfg(feature = "flex")]
+            Held::Blocked(blocked) => {
+                let (tokens, maps) = blocked.exchange(&self.transformer, self.tokens(sparse), image_of);
+                self.answer(tokens, masks, |weights| blocked.masks(&maps, image.size, weights))
+            }
+            Held::Plain([keys, positions]) => {
+                let of_prompts = |maps: &Tensor<4>| {
+                    if maps.dims()[0] == 1 {
+                        return maps.clone();
+                    }
+                    let indices: Vec<i32> = image_of.iter().map(|&index| index as i32).collect();
+                    let indices = TensorData::new(indices, [image_of.len()]);
+                    maps.clone().select(0, Tensor::<1, Int>::from_data(indices, &maps.device()))
+                };
+                self.plain(of_prompts(keys), of_prompts(positions), sparse, masks)
+            }
+        }
+    }
+
+    /// All of it for one image, on the framework's own operations: for training.
+    ///
     /// # Shapes
     /// embedding and its positions `[1, C, h, w]`, sparse `[B, T, C]`, dense `[1 or B, C, 1 or h, 1 or w]` → see [`DecodedMasks`]
     pub fn forward(
@@ -65,29 +116,96 @@ impl MaskDecoder {
         sparse: Tensor<3>,
         dense: Tensor<4>,
     ) -> DecodedMasks {
-        let [_, channels, h, w] = embedding.dims();
-        let [batch, prompts, _] = sparse.dims();
-        let masks = self.output_hypernetworks_mlps.len();
+        self.plain(embedding + dense, positions, sparse, 0..self.output_hypernetworks_mlps.len())
+    }
+
+    fn plain(&self, keys: Tensor<4>, positions: Tensor<4>, sparse: Tensor<3>, masks: Range<usize>) -> DecodedMasks {
+        let [_, _, h, w] = keys.dims();
+        let (tokens, image) = self.transformer.forward(self.tokens(sparse), rows(keys), rows(positions));
+        self.answer(tokens, masks, |weights| self.output_upscaling.forward(image, [h, w], weights))
+    }
+
+    /// The decoder's own tokens, then those of the prompts. `[B, T, C]` → `[B, 1 + masks + T, C]`
+    fn tokens(&self, sparse: Tensor<3>) -> Tensor<3> {
+        let [batch, prompts, channels] = sparse.dims();
         let own = Tensor::cat(vec![self.iou_token.weight.val(), self.mask_tokens.weight.val()], 0);
-        let own = own.unsqueeze::<3>().expand([batch, 1 + masks, channels]);
-        let tokens = if prompts == 0 { own } else { Tensor::cat(vec![own, sparse], 1) };
+        let own = own.unsqueeze::<3>();
+        let count = own.dims()[1];
+        let own = own.expand([batch, count, channels]);
+        if prompts == 0 { own } else { Tensor::cat(vec![own, sparse], 1) }
+    }
 
-        let rows = |map: Tensor<4>| -> Tensor<3> {
-            let own = map.dims()[0];
-            map.permute([0, 2, 3, 1]).reshape([own, h * w, channels])
-        };
-        let (tokens, image) = self.transformer.forward(tokens, rows(embedding + dense), rows(positions));
-
+    /// From the tokens after the transformer; `upscale` makes logits of mask weights `[B, masks, C / 8]`.
+    fn answer(
+        &self,
+        tokens: Tensor<3>,
+        masks: Range<usize>,
+        upscale: impl FnOnce(Tensor<3>) -> Tensor<4>,
+    ) -> DecodedMasks {
         let iou_token = tokens.clone().slice_dim(1, 0..1).squeeze_dim::<2>(1);
-        let mask_tokens = tokens.slice_dim(1, 1..1 + masks);
-        let weights = self.output_hypernetworks_mlps.iter().enumerate().map(|(mask, mlp)| {
+        let mask_tokens = tokens.slice_dim(1, 1 + masks.start..1 + masks.end);
+        let weights = self.output_hypernetworks_mlps[masks.clone()].iter().enumerate().map(|(mask, mlp)| {
             mlp.forward(mask_tokens.clone().slice_dim(1, mask..mask + 1)) // [B, 1, C / 8]
         });
         DecodedMasks {
-            logits: self.output_upscaling.forward(image, [h, w], Tensor::cat(weights.collect(), 1)),
-            predicted_iou: self.iou_prediction_head.forward(iou_token),
+            logits: upscale(Tensor::cat(weights.collect(), 1)),
+            predicted_iou: self.iou_prediction_head.forward(iou_token).slice_dim(1, masks),
             mask_tokens,
         }
+    }
+}
+
+/// Pixels as rows: `[N, C, h, w]` → `[N, h · w, C]`.
+fn rows(maps: Tensor<4>) -> Tensor<3> {
+    let [n, channels, h, w] = maps.dims();
+    maps.permute([0, 2, 3, 1]).reshape([n, h * w, channels])
+}
+
+/// What [`MaskDecoder::prepare`] computed for one or more images of one size.
+#[derive(Clone, Debug)]
+pub struct PreparedImage {
+    /// `[h, w]` of the embedding.
+    size: [usize; 2],
+    held: Held,
+}
+
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one value an image")]
+enum Held {
+    /// For the loops of `cytomask-kernels`.
+    #[cfg(feature = "flex")]
+    Blocked(BlockedImage),
+    /// Image with its dense prompt, and positions, `[N, C, h, w]`.
+    Plain([Tensor<4>; 2]),
+}
+
+impl PreparedImage {
+    /// How many images.
+    pub fn images(&self) -> usize {
+        match &self.held {
+            #[cfg(feature = "flex")]
+            Held::Blocked(blocked) => blocked.images(),
+            Held::Plain([keys, _]) => keys.dims()[0],
+        }
+    }
+
+    /// Windows of the first image as images of their own: rows and columns `[y, x]` they begin at, all of `size`. All it holds of a
+    /// pixel depends on that pixel alone.
+    #[must_use]
+    pub fn windows(&self, starts: &[[usize; 2]], size: [usize; 2]) -> Self {
+        if size == self.size && starts == [[0, 0]] {
+            return self.clone();
+        }
+        let [h, w] = size;
+        let held = match &self.held {
+            #[cfg(feature = "flex")]
+            Held::Blocked(blocked) => Held::Blocked(blocked.windows(self.size[1], starts, size)),
+            Held::Plain(parts) => Held::Plain(parts.clone().map(|maps| {
+                let window = |&[y, x]: &[usize; 2]| maps.clone().narrow(2, y, h).narrow(3, x, w);
+                Tensor::cat(starts.iter().map(window).collect(), 0)
+            })),
+        };
+        Self { size, held }
     }
 }
 
@@ -136,9 +254,18 @@ impl Upscaling {
 /// `[B, N, C_in]` → `[B, N · 4, C_out]`
 fn split_pixels(x: Tensor<3>, layer: &ConvTranspose2d) -> Tensor<3> {
     let [batch, pixels, _] = x.dims();
-    let weight = layer.weight.val();
-    let [c_in, c_out, _, _] = weight.dims();
-    let weight = weight.permute([2, 3, 1, 0]).reshape([4 * c_out, c_in]);
+    let weight = parts_of_pixel(layer);
+    let c_out = weight.dims()[0] / 4;
     let bias = layer.bias.as_ref().map(|bias| bias.val().repeat_dim(0, 4));
     linear(x, weight, bias).reshape([batch, pixels * 4, c_out])
+}
+
+/// The weight of a transposed convolution of kernel and stride 2 as rows of a linear map, one new pixel after the other.
+///
+/// # Shapes
+/// → `[4 · C_out, C_in]`
+pub(super) fn parts_of_pixel(layer: &ConvTranspose2d) -> Tensor<2> {
+    let weight = layer.weight.val();
+    let [c_in, c_out, _, _] = weight.dims();
+    weight.permute([2, 3, 1, 0]).reshape([4 * c_out, c_in])
 }

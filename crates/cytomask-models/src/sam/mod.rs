@@ -1,5 +1,7 @@
 //! Segment Anything (Kirillov et al. 2023): image encoder, prompt encoder, mask decoder, and their joiner.
 
+#[cfg(feature = "flex")]
+mod blocked;
 pub mod config;
 pub mod image_encoder;
 pub mod mask_decoder;
@@ -11,7 +13,7 @@ pub use config::{
     MaskDecoderConfig, PIXEL_MEAN, PIXEL_STD, PromptEncoderConfig, SamConfig, VIT_B, VIT_H, VIT_L, VitConfig,
 };
 pub use image_encoder::ImageEncoder;
-pub use mask_decoder::{DecodedMasks, MaskDecoder};
+pub use mask_decoder::{DecodedMasks, MaskDecoder, PreparedImage};
 pub use model::{Encoder, Sam, SamEmbedding, SamOptions, SamPredictor};
 pub use prompt_encoder::PromptEncoder;
 

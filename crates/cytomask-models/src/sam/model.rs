@@ -2,6 +2,8 @@
 //! prompts in pixels. Reference: `segment_anything/modeling/sam.py` and `predictor.py`; for the instance decoder
 //! `micro_sam/instance_segmentation.py`.
 
+use std::{ops::Range, sync::OnceLock};
+
 use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData},
@@ -12,7 +14,7 @@ use cytomask_segment::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Pr
 use super::{
     config::{MaskDecoderConfig, PIXEL_MEAN, PIXEL_STD, PromptEncoderConfig, SamConfig},
     image_encoder::ImageEncoder,
-    mask_decoder::{DecodedMasks, MaskDecoder},
+    mask_decoder::{DecodedMasks, MaskDecoder, PreparedImage},
     prompt_encoder::PromptEncoder,
 };
 use crate::{
@@ -91,21 +93,47 @@ impl Sam {
         prompts: &[Prompt],
         masks: Option<Tensor<4>>,
     ) -> Result<DecodedMasks, Error> {
-        let [_, _, h, w] = embedding.dims();
-        let extent = padded.map(|side| side as f32);
-        let sparse = self.prompt_encoder.sparse(prompts, extent)?;
-        let dense = match masks {
+        let prepared = match masks {
             Some(masks) => {
+                let [_, _, h, w] = embedding.dims();
                 let expected = [prompts.len(), 1, 4 * h, 4 * w];
                 if masks.dims() != expected {
                     return Err(Error::shape("mask prompts", expected, masks.dims()));
                 }
-                self.prompt_encoder.masks(masks)
+                self.prepare(embedding, padded, Some(masks))
             }
-            None => self.prompt_encoder.no_mask(),
+            None => self.prepare(embedding, padded, None),
         };
+        let all = 0..self.mask_decoder.output_hypernetworks_mlps.len();
+        self.decode_prepared(&prepared, padded, prompts, all)
+    }
+
+    /// What decoding needs of an image whatever the prompts; with mask prompts it is an image for each of them.
+    ///
+    /// # Shapes
+    /// embedding `[1, C, h, w]`, masks `[B, 1, 4 h, 4 w]`
+    pub fn prepare(&self, embedding: Tensor<4>, padded: [u32; 2], masks: Option<Tensor<4>>) -> PreparedImage {
+        let [_, _, h, w] = embedding.dims();
+        let extent = padded.map(|side| side as f32);
+        let dense = masks.map_or_else(|| self.prompt_encoder.no_mask(), |masks| self.prompt_encoder.masks(masks));
         let positions = self.prompt_encoder.dense_positions([h, w], padded[0] as usize / h, extent);
-        Ok(self.mask_decoder.forward(embedding, positions, sparse, dense))
+        self.mask_decoder.prepare(embedding, positions, dense)
+    }
+
+    /// As [`Sam::decode`], giving only the masks asked for.
+    ///
+    /// # Errors
+    /// `Value` when the prompts differ in form.
+    pub fn decode_prepared(
+        &self,
+        image: &PreparedImage,
+        padded: [u32; 2],
+        prompts: &[Prompt],
+        masks: Range<usize>,
+    ) -> Result<DecodedMasks, Error> {
+        let sparse = self.prompt_encoder.sparse(prompts, padded.map(|side| side as f32))?;
+        let image_of: Vec<usize> = (0..prompts.len()).map(|index| index.min(image.images() - 1)).collect();
+        Ok(self.mask_decoder.decode(image, &image_of, sparse, masks))
     }
 }
 
@@ -142,6 +170,8 @@ pub struct SamEmbedding {
     pub features: Tensor<4>,
     /// How the network's frame lies over the image.
     pub frame: LogitFrame,
+    /// For prompts without masks; computed with the first of them.
+    prepared: OnceLock<PreparedImage>,
 }
 
 impl SamPredictor {
@@ -189,14 +219,17 @@ impl SamPredictor {
     ) -> Result<Vec<Vec<Candidate>>, Error> {
         let frame = embedding.frame;
         let [_, _, h, w] = embedding.features.dims();
-        let masks = mask_prompts(prompts, [4 * h, 4 * w], &self.device)?;
-        let decoded = self.sam.decode(embedding.features.clone(), frame.padded, prompts, masks)?;
-        let [_, count, grid_h, grid_w] = decoded.logits.dims();
+        let of_prompts = mask_prompts(prompts, [4 * h, 4 * w], &self.device)?
+            .map(|masks| self.sam.prepare(embedding.features.clone(), frame.padded, Some(masks)));
+        let image = of_prompts.as_ref().unwrap_or_else(|| {
+            embedding.prepared.get_or_init(|| self.sam.prepare(embedding.features.clone(), frame.padded, None))
+        });
         // Mask 0 is trained for clear prompts, the others for ambiguous ones.
-        let chosen = if multimask { 1..count } else { 0..1 };
+        let chosen = if multimask { 1..self.sam.mask_decoder.output_hypernetworks_mlps.len() } else { 0..1 };
         let per_prompt = chosen.len();
-        let logits = values(decoded.logits.slice_dim(1, chosen.clone()));
-        let predicted_iou = values(decoded.predicted_iou.slice_dim(1, chosen));
+        let decoded = self.sam.decode_prepared(image, frame.padded, prompts, chosen)?;
+        let [_, _, grid_h, grid_w] = decoded.logits.dims();
+        let (logits, predicted_iou) = (values(decoded.logits), values(decoded.predicted_iou));
         let candidates = logits.chunks_exact(grid_h * grid_w).zip(predicted_iou).map(|(values, predicted_iou)| {
             let grid = [grid_h as u32, grid_w as u32];
             Candidate { logits: LogitMap { grid, values: values.to_vec(), frame }, predicted_iou }
@@ -268,7 +301,8 @@ impl PromptModel for SamPredictor {
         let pixels = resized.normalize_and_pad(frame.padded, PIXEL_MEAN, PIXEL_STD);
         let shape = [1, 3, side as usize, side as usize];
         let input = Tensor::from_data(TensorData::new(pixels, shape), &self.device);
-        Ok(SamEmbedding { features: self.sam.image_encoder.forward(input)?, frame })
+        let features = self.sam.image_encoder.forward(input)?;
+        Ok(SamEmbedding { features, frame, prepared: OnceLock::new() })
     }
 
     fn decode(

@@ -194,6 +194,47 @@ fn both_ways_of_relative_attention_agree() {
     }
 }
 
+/// The CPU shares what prompts have in common and moves projections to the tokens' side; gradients and other devices take the
+/// steps as they are written down.
+#[cfg(feature = "flex")]
+#[test]
+fn both_ways_of_decoding_agree() {
+    let sam = small();
+    let extent = [SIDE as f32; 2];
+    let (bounds, masks) = (Some(BoxPrompt { y0: 10.0, x0: 20.0, y1: 60.0, x1: 90.0 }), tensor("masks", [2, 1, 28, 44]));
+    let prompts = [Prompt { bounds, ..Prompt::point(40.0, 31.0) }, Prompt { bounds, ..Prompt::point(7.0, 99.0) }];
+    let embedding = tensor("embedding", [1, 32, 7, 11]);
+    let positions = sam.prompt_encoder.dense_positions([7, 11], 16, extent);
+    let sparse = sam.prompt_encoder.sparse(&prompts, extent).unwrap();
+    let check = |found: DecodedMasks, expected: DecodedMasks, masks: std::ops::Range<usize>| {
+        assert_close(&values(found.logits), &values(expected.logits.slice_dim(1, masks.clone())));
+        assert_close(&values(found.predicted_iou), &values(expected.predicted_iou.slice_dim(1, masks.clone())));
+        assert_close(&values(found.mask_tokens), &values(expected.mask_tokens.slice_dim(1, masks)));
+    };
+    for dense in [sam.prompt_encoder.no_mask(), sam.prompt_encoder.masks(masks)] {
+        let decoder = &sam.mask_decoder;
+        let plain = || decoder.forward(embedding.clone(), positions.clone(), sparse.clone(), dense.clone());
+        let image = decoder.prepare(embedding.clone(), positions.clone(), dense.clone());
+        assert_eq!(image.images(), dense.dims()[0]);
+        let image_of = if image.images() == 1 { [0, 0] } else { [0, 1] };
+        for masks in [0..1, 1..4, 0..4] {
+            check(decoder.decode(&image, &image_of, sparse.clone(), masks.clone()), plain(), masks);
+        }
+    }
+    // A window is an image of its own.
+    let no_mask = sam.prompt_encoder.no_mask();
+    let image = sam.mask_decoder.prepare(embedding.clone(), positions.clone(), no_mask.clone());
+    let found = sam.mask_decoder.decode(&image.windows(&[[0, 2], [3, 5]], [4, 6]), &[1, 0], sparse.clone(), 0..4);
+    let window = |map: &Tensor<4>, y: usize, x: usize| map.clone().narrow(2, y, 4).narrow(3, x, 6);
+    for (prompt, (y, x)) in [(3, 5), (0, 2)].into_iter().enumerate() {
+        let (embedding, positions) = (window(&embedding, y, x), window(&positions, y, x));
+        let sparse = sparse.clone().narrow(0, prompt, 1);
+        let expected = sam.mask_decoder.forward(embedding, positions, sparse, no_mask.clone());
+        let of_prompt = found.logits.clone().narrow(0, prompt, 1);
+        assert_close(&values(of_prompt), &values(expected.logits));
+    }
+}
+
 #[test]
 fn windows_join_to_what_was_cut() {
     let x = tensor("x", [2, 7, 9, 3]);

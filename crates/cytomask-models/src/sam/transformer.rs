@@ -105,26 +105,34 @@ impl TwoWayBlock {
         query_positions: Tensor<3>,
         key_positions: Tensor<3>,
     ) -> (Tensor<3>, Tensor<3>) {
-        let queries = if self.first {
-            self.self_attn.forward(queries.clone(), queries.clone(), queries)
-        } else {
-            let placed = queries.clone() + query_positions.clone();
-            queries.clone() + self.self_attn.forward(placed.clone(), placed, queries)
-        };
-        let queries = self.norm1.forward(queries);
-
+        let queries = self.among_tokens(queries, query_positions.clone());
         let placed_keys = keys.clone() + key_positions;
         let attended = self.cross_attn_token_to_image.forward(
             queries.clone() + query_positions.clone(),
             placed_keys.clone(),
             keys.clone(),
         );
-        let queries = self.norm2.forward(queries + attended);
-        let queries = self.norm3.forward(queries.clone() + self.mlp.forward(queries));
-
+        let queries = self.after_reading(queries, attended);
         let attended =
             self.cross_attn_image_to_token.forward(placed_keys, queries.clone() + query_positions, queries.clone());
         (queries, self.norm4.forward(keys + attended))
+    }
+
+    /// Tokens look at each other. `[B, T, C]` all.
+    pub(super) fn among_tokens(&self, queries: Tensor<3>, positions: Tensor<3>) -> Tensor<3> {
+        let queries = if self.first {
+            self.self_attn.forward(queries.clone(), queries.clone(), queries)
+        } else {
+            let placed = queries.clone() + positions;
+            queries.clone() + self.self_attn.forward(placed.clone(), placed, queries)
+        };
+        self.norm1.forward(queries)
+    }
+
+    /// What becomes of the tokens once they have read the image. `[B, T, C]` all.
+    pub(super) fn after_reading(&self, queries: Tensor<3>, attended: Tensor<3>) -> Tensor<3> {
+        let queries = self.norm2.forward(queries + attended);
+        self.norm3.forward(queries.clone() + self.mlp.forward(queries))
     }
 }
 
@@ -154,7 +162,7 @@ pub struct DownscaledAttention {
     pub v_proj: Linear,
     /// `[C, C / rate]`
     pub out_proj: Linear,
-    heads: usize,
+    pub(super) heads: usize,
 }
 
 impl DownscaledAttention {
