@@ -99,6 +99,17 @@ pub(crate) enum Device {
     Metal,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// f32: results do not change unasked.
+    Auto,
+    F32,
+    /// Linear layers in bf16; faster where the processor multiplies it fast (AMD since Zen 4).
+    Bf16,
+    /// Linear layers and convolutions in 8 bits; fastest with AVX-512 VNNI or AVX-VNNI.
+    Int8,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LabelFormat {
@@ -182,6 +193,12 @@ pub(crate) struct ModelArgs {
     #[arg(short, long, value_enum, default_value_t = Device::Auto)]
     #[serde(skip)]
     pub(crate) device: Device,
+
+    /// Number format of the network on the CPU. `auto` is f32; fewer bits are faster and move outlines a little
+    /// (docs/benchmarks.md has the measured effect).
+    #[arg(long, value_enum, default_value_t = Precision::Auto)]
+    #[serde(skip)]
+    pub(crate) precision: Precision,
 }
 
 /// What is serialised becomes part of every provenance, and a change of it makes finished images be done again. So only what cannot

@@ -9,8 +9,7 @@ use crate::{prompts, settings};
 /// Writes what the network makes of an image: `normalized`, `embedding`, `fields`, and for prompts `low_res_logits` and
 /// `predicted_iou`.
 pub(crate) fn run(arguments: &DumpArgs) -> Result<()> {
-    let device = settings::device(arguments.model.device);
-    let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
+    let model = settings::open_model(&arguments.model, false)?;
     let image = Image::open(&arguments.image, &ReadOptions::default())?.to_rgb(model.normalization())?;
     let embedding = model.encode(&image)?;
     let mut tensors = model.stages(&image, &embedding)?;

@@ -52,8 +52,7 @@ pub(crate) fn run(arguments: &InspectArgs) -> Result<()> {
     }
     choose::one_plane(&arguments.choose.plane)?;
     let selection = choose::selection(&arguments.choose)?;
-    let device = settings::device(arguments.model.device);
-    let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
+    let model = settings::open_model(&arguments.model, false)?;
     let segmenter = Segmenter::new(model);
     let (mut described, mut failed) = (Vec::new(), 0);
     for path in &arguments.files {

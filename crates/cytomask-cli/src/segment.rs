@@ -51,8 +51,7 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
 
 /// Opens the model and puts the flags together.
 fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
-    let device = settings::device(arguments.model.device);
-    let mut model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
+    let mut model = settings::open_model(&arguments.model, arguments.compat)?;
     model = settings::scaled(model, &arguments.scale).map_err(|error| anyhow!("--{error}"))?;
     if arguments.choose.diameter.is_some() || arguments.choose.diameter_um.is_some() {
         if arguments.scale != "auto" {
@@ -105,7 +104,7 @@ fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
 /// No times or machine names: the same work leaves the same files.
 pub(crate) fn identity(arguments: &SegmentArgs, segmenter: &Segmenter) -> Result<Value> {
     let model = segmenter.model();
-    Ok(json!({
+    let mut identity = json!({
         "program": "cytomask",
         "version": env!("CARGO_PKG_VERSION"),
         "model": { "name": model.name(), "family": model.family().name(), "sha256": cytomask::model_sha256(model)?, "licence": model.licence() },
@@ -113,7 +112,12 @@ pub(crate) fn identity(arguments: &SegmentArgs, segmenter: &Segmenter) -> Result
         "settings": segmenter.chosen_strategy().settings(),
         "normalization": format!("{:?}", segmenter.chosen_normalization()),
         "arguments": flags(arguments)?,
-    }))
+    });
+    // Said only where it may have changed a result, so that older results of the same work stay finished.
+    if model.precision() != cytomask::Precision::F32 {
+        identity["precision"] = model.precision().name().into();
+    }
+    Ok(identity)
 }
 
 /// Every flag that was given and may change a result, files by their hashes. New flags come in by themselves.

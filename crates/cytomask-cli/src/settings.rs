@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use cytomask::{DeviceChoice, Model, Normalization, Prompted, ScaleChoice, SettingsFile, Strategy};
 use serde_json::{Value, json};
 
-use crate::args::{Device, Mode, Normalize, SegmentArgs, ThresholdArgs};
+use crate::args::{Device, Mode, ModelArgs, Normalize, Precision, SegmentArgs, ThresholdArgs};
 use crate::progress::say;
 use crate::prompts;
 
@@ -101,6 +101,22 @@ pub(crate) fn scaled(model: Model, text: &str) -> Result<Model> {
         bail!("scale: {} always sees its longer side as 1024 pixels; use --tile_shape to enlarge", model.name());
     }
     Ok(model.with_scale(ScaleChoice::Fixed(factor)))
+}
+
+/// Opens the model the flags name. With `compat` it computes as upstream does, in `f32`.
+pub(crate) fn open_model(arguments: &ModelArgs, compat: bool) -> Result<Model> {
+    let precision = match arguments.precision {
+        Precision::Auto => None,
+        Precision::F32 => Some(cytomask::Precision::F32),
+        Precision::Bf16 => Some(cytomask::Precision::Bf16),
+        Precision::Int8 => Some(cytomask::Precision::Int8),
+    };
+    if compat && precision.is_some_and(|precision| precision != cytomask::Precision::F32) {
+        bail!("--compat computes as upstream does, in f32: leave out --precision");
+    }
+    let model = cytomask::load_model(&arguments.model, arguments.decoder.as_deref(), device(arguments.device))?;
+    let precision = precision.unwrap_or(if compat { cytomask::Precision::F32 } else { model.automatic_precision() });
+    Ok(model.with_precision(precision)?)
 }
 
 /// Where the network runs.

@@ -10,7 +10,7 @@ use cytomask::train::data::{Sample, load_folder};
 use cytomask::train::{TrainSettings, Trainer};
 use serde_json::json;
 
-use crate::args::TrainArgs;
+use crate::args::{Precision, TrainArgs};
 use crate::progress::{Progress, say};
 use crate::settings;
 
@@ -22,6 +22,9 @@ const MAX_VALIDATION: usize = 25;
 
 /// Trains until all steps are done; checkpoints on the way, so that `--resume` goes on after any interruption.
 pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
+    if !matches!(arguments.model.precision, Precision::Auto | Precision::F32) {
+        bail!("--precision: training computes in f32; the trained model then runs in any format");
+    }
     let device = settings::device(arguments.model.device);
     let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
     let normalization = model.normalization();

@@ -109,8 +109,7 @@ pub(crate) fn run(arguments: &TuneArgs) -> Result<()> {
     let options = options(arguments)?;
     let selection = choose::one_plane(&arguments.plane)?;
     let files = pairs(&arguments.images, &arguments.labels)?;
-    let device = settings::device(arguments.model.device);
-    let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
+    let model = settings::open_model(&arguments.model, false)?;
     let base = Strategy::for_mode(arguments.mode.name(), &model).map_err(|error| anyhow!("--{error}"))?;
     settings::check_mode(&base, &model, false)?;
     if !model.has_decoder() && !matches!(base, Strategy::Amg(_) | Strategy::Flows(_)) {

@@ -9,7 +9,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    Activation, Conv2dShape, Level,
+    Activation, Conv2dShape, Level, buffers,
     conv::{Band, bands, scatter},
     int8::extent,
     int8_strip::{FinishRows, ROWS, WeightRows, product},
@@ -200,10 +200,10 @@ fn conv2d8_with(
     assert_eq!(stride, 1, "stride 1");
     assert!(bias.is_none_or(|bias| bias.len() == c_out), "a bias for each of {c_out} channels");
     let [out_h, out_w] = shape.out_size();
-    let mut out = vec![0.0_f32; n * c_out * out_h * out_w];
-    if out.is_empty() || x.is_empty() {
-        return out;
+    if n * c_out * out_h * out_w == 0 || x.is_empty() {
+        return vec![0.0; n * c_out * out_h * out_w];
     }
+    let mut out = buffers::take(n * c_out * out_h * out_w);
     let level = Level::best();
     let ranges: Vec<Range> = x.par_chunks_exact(h * w).map(|map| Range::of(level, map)).collect();
     let images: Vec<Quantised> = ranges.chunks_exact(c_in).map(|ranges| weight.quantise(level, ranges, bias)).collect();

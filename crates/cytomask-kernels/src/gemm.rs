@@ -112,6 +112,28 @@ pub struct Around<'a> {
     pub residual: Option<&'a [f32]>,
 }
 
+impl Around<'_> {
+    /// Panics unless everything fits a product of that size.
+    pub(crate) fn check(&self, [rows, k, columns]: [usize; 3]) {
+        let Self { norm, bias, residual, .. } = self;
+        assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias for each of {columns} columns");
+        assert!(residual.is_none_or(|residual| residual.len() == rows * columns), "a residual of {rows} × {columns}");
+        assert!(norm.is_none_or(|norm| [norm.weight.len(), norm.bias.len()] == [k; 2]), "a norm of {k} channels");
+    }
+
+    /// The rows of `x` after the norm; `normed` holds them if there is one.
+    pub(crate) fn rows<'b>(&self, level: Level, x: &'b [f32], normed: &'b mut Vec<f32>) -> &'b [f32] {
+        match self.norm {
+            Some(LayerNorm { weight, bias, eps }) => {
+                normed.resize(x.len(), 0.0);
+                layer_norm_rows(level, x, weight, bias, eps, normed);
+                normed
+            }
+            None => x,
+        }
+    }
+}
+
 /// A layer norm over the last axis.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
@@ -142,10 +164,8 @@ pub fn multiply_around(x: &[f32], packed: &Packed, around: &Around<'_>) -> Vec<f
     }
     assert_eq!(x.len() % k, 0, "rows of {k}");
     let rows = x.len() / k;
-    let Around { norm, bias, activation, residual } = *around;
-    assert!(bias.is_none_or(|bias| bias.len() == columns), "a bias for each of {columns} columns");
-    assert!(residual.is_none_or(|residual| residual.len() == rows * columns), "a residual of {rows} × {columns}");
-    assert!(norm.is_none_or(|norm| [norm.weight.len(), norm.bias.len()] == [k; 2]), "a norm of {k} channels");
+    let Around { bias, activation, residual, .. } = *around;
+    around.check([rows, k, columns]);
     let level = Level::best();
     let mut start = vec![0.0_f32; columns];
     if let Some(bias) = bias {
@@ -156,14 +176,7 @@ pub fn multiply_around(x: &[f32], packed: &Packed, around: &Around<'_>) -> Vec<f
     let blocks = out.par_chunks_mut(block * columns).zip(x.par_chunks(block * k)).enumerate();
     blocks.for_each_init(Vec::new, |normed: &mut Vec<f32>, (index, (out, x))| {
         let rows = x.len() / k;
-        let a = match norm {
-            Some(LayerNorm { weight, bias, eps }) => {
-                normed.resize(x.len(), 0.0);
-                layer_norm_rows(level, x, weight, bias, eps, normed);
-                normed
-            }
-            None => x,
-        };
+        let a = around.rows(level, x, normed);
         for from in (0..k).step_by(DEPTH) {
             let count = DEPTH.min(k - from);
             for first in (0..columns).step_by(packed.width) {
@@ -189,7 +202,12 @@ fn block_of_rows(rows: usize) -> usize {
 
 /// Activation and residual of `width` columns of rows `stride` apart.
 #[inline(always)]
-fn finish_body(rows: &mut [f32], [stride, width]: [usize; 2], activation: Activation, residual: Option<&[f32]>) {
+pub(crate) fn finish_body(
+    rows: &mut [f32],
+    [stride, width]: [usize; 2],
+    activation: Activation,
+    residual: Option<&[f32]>,
+) {
     if activation == Activation::None && residual.is_none() {
         return;
     }
@@ -209,7 +227,8 @@ fn finish_body(rows: &mut [f32], [stride, width]: [usize; 2], activation: Activa
 }
 
 for_each_level! {
-    fn finish = finish_body(rows: &mut [f32], sizes: [usize; 2], activation: Activation, residual: Option<&[f32]>)
+    /// Activation and residual of `width` columns of rows `stride` apart, in place.
+    pub(crate) fn finish = finish_body(rows: &mut [f32], sizes: [usize; 2], activation: Activation, residual: Option<&[f32]>)
 }
 
 /// `activation(x · weightᵀ + bias)`. Packs the weight unless there are few rows.

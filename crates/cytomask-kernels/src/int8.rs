@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    Activation, Level,
+    Activation, Around, Level, buffers, gemm,
     int8_tile::{Dots, Finish, MOST_K, Panel, Rows, product},
     level::for_each_level,
 };
@@ -101,14 +101,14 @@ impl Packed8 {
         padded
     }
 
-    /// Finished products with all panels on this thread; `bias` from [`Packed8::padded_bias`], `c` rows `c_stride` apart.
+    /// Finished products with all panels on this thread; `residual` in the layout of `c`; `bias` from [`Packed8::padded_bias`], `c` rows `c_stride` apart.
     pub(crate) fn product(
         &self,
         dots: Dots,
         a: Rows<'_>,
         (scale, offset): (&[f32], &[f32]),
         bias: &[f32],
-        activation: Activation,
+        (activation, residual): (Activation, Option<&[f32]>),
         (c, c_stride): (&mut [f32], usize),
     ) {
         let (rows, level) = (scale.len(), Level::best());
@@ -126,11 +126,8 @@ impl Packed8 {
             };
             let panel = Panel { values: panel, width: self.width };
             product(dots, [rows, columns], a, panel, finish, (&mut c[first..], c_stride), false);
-            if activation != Activation::None {
-                for row in 0..rows {
-                    activation.apply(level, &mut c[row * c_stride + first..][..columns]);
-                }
-            }
+            let residual = residual.map(|residual| &residual[first..]);
+            gemm::finish(level, &mut c[first..], [c_stride, columns], activation, residual);
         }
     }
 }
@@ -240,32 +237,42 @@ impl Quantised {
     }
 }
 
-/// `activation(x · B + bias)` in 8 bits with rows spread over threads.
+/// `activation(x · B + bias)` in 8 bits.
 ///
 /// # Shapes
 /// `x` `[rows, k]`, `bias` `[columns]` → `[rows, columns]`
 pub fn multiply8(x: &[f32], packed: &Packed8, bias: Option<&[f32]>, activation: Activation) -> Vec<f32> {
-    multiply8_with(Dots::best(), x, packed, bias, activation)
+    multiply8_around(x, packed, &Around { bias, activation, ..Around::default() })
 }
 
-fn multiply8_with(dots: Dots, x: &[f32], packed: &Packed8, bias: Option<&[f32]>, activation: Activation) -> Vec<f32> {
+/// `activation(norm(x) · B + bias) + residual`, the product in 8 bits, with rows spread over threads.
+///
+/// # Shapes
+/// `x` `[rows, k]` → `[rows, columns]`
+pub fn multiply8_around(x: &[f32], packed: &Packed8, around: &Around<'_>) -> Vec<f32> {
+    multiply8_with(Dots::best(), x, packed, around)
+}
+
+fn multiply8_with(dots: Dots, x: &[f32], packed: &Packed8, around: &Around<'_>) -> Vec<f32> {
     let (k, columns) = (packed.k, packed.columns);
     if x.is_empty() || k == 0 || columns == 0 {
         return Vec::new();
     }
     assert_eq!(x.len() % k, 0, "rows of {k}");
-    let bias = packed.padded_bias(bias);
     let (level, rows) = (Level::best(), x.len() / k);
+    around.check([rows, k, columns]);
+    let bias = packed.padded_bias(around.bias);
     // Multiples of 24 fill the tiles of all widths.
     let by_cache = (BLOCK / k).clamp(24, MOST_ROWS);
     let block = by_cache.min(rows.div_ceil(2 * rayon::current_num_threads())).next_multiple_of(24);
-    let mut out = vec![0.0_f32; rows * columns];
-    let blocks = out.par_chunks_mut(block * columns).zip(x.par_chunks(block * k));
-    blocks.for_each_init(Quantised::default, |quantised, (out, x)| {
-        let stride = quantised.fill(level, x, k);
+    let mut out = buffers::take(rows * columns);
+    let blocks = out.par_chunks_mut(block * columns).zip(x.par_chunks(block * k)).enumerate();
+    blocks.for_each_init(<(Quantised, Vec<f32>)>::default, |(quantised, normed), (index, (out, x))| {
+        let stride = quantised.fill(level, around.rows(level, x, normed), k);
         let a = Rows { values: &quantised.bytes, stride, pieces: &[0], length: stride };
         let scales = (&quantised.scale[..], &quantised.least[..]);
-        packed.product(dots, a, scales, &bias, activation, (out, columns));
+        let residual = around.residual.map(|residual| &residual[index * block * columns..]);
+        packed.product(dots, a, scales, &bias, (around.activation, residual), (out, columns));
     });
     out
 }
@@ -328,7 +335,12 @@ mod tests {
             let expected = slow(&x, &weight, &bias, k);
             for dots in Dots::all() {
                 for activation in [Activation::None, Activation::Relu] {
-                    let found = multiply8_with(dots, &x, &packed, Some(&bias), activation);
+                    let found = multiply8_with(
+                        dots,
+                        &x,
+                        &packed,
+                        &Around { bias: Some(&bias), activation, ..Around::default() },
+                    );
                     assert_eq!(found.len(), expected.len());
                     for (index, (&found, &expected)) in found.iter().zip(&expected).enumerate() {
                         let expected = if activation == Activation::Relu { expected.max(0.0) } else { expected };
@@ -352,6 +364,23 @@ mod tests {
         let ratio = (error / squares(&mut exact.iter().copied())).sqrt();
         assert!(ratio < 0.01, "relative error {ratio}");
         assert!(ratio > 1e-5, "suspiciously exact: {ratio}");
+    }
+
+    #[test]
+    fn norm_and_residual_are_those_of_the_product_in_full_precision() {
+        let [rows, columns, k] = [61, 70, 34];
+        let (x, weight, residual) = (wave(4, rows * k), wave(5, columns * k), wave(6, rows * columns));
+        let (scale, shift, bias) = (wave(7, k), wave(8, k), wave(9, columns));
+        let norm = crate::LayerNorm { weight: &scale, bias: &shift, eps: 1e-6 };
+        let around =
+            Around { norm: Some(norm), bias: Some(&bias), activation: Activation::Gelu, residual: Some(&residual) };
+        let packed = Packed8::from_rows(&weight, [columns, k]);
+        let found = multiply8_around(&x, &packed, &around);
+        let normed = crate::layer_norm(&x, &scale, &shift, 1e-6);
+        let apart = multiply8(&normed, &packed, Some(&bias), Activation::Gelu);
+        for (index, found) in found.iter().enumerate() {
+            assert!((found - (apart[index] + residual[index])).abs() < 1e-5, "at {index}");
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! time ([`Level::best`]): AVX-512, AVX2 with FMA, or whatever the compiler makes of plain loops (NEON on ARM). Results of the
 //! levels differ by rounding only; on one machine they do not depend on the number of threads.
 //!
-//! Products and convolutions also come in 8 bits (`int8.rs`, `conv8.rs`): exact integer sums of rounded inputs and weights.
+//! Products also come in bf16 (`bf16.rs`), products and convolutions in 8 bits (`int8.rs`, `conv8.rs`): exact integer sums of
+//! rounded inputs and weights.
 //!
-//! All `unsafe` of the project is in `tile.rs`, `int8_tile.rs` and `int8_strip.rs` (loads and stores through pointers, bounds
+//! All `unsafe` of the project is in `tile.rs`, `bf16.rs`, `int8_tile.rs` and `int8_strip.rs` (loads and stores through pointers, bounds
 //! checked before each call) and in the one-line calls of functions compiled for an instruction set after it was found.
 
 mod attention;
+mod bf16;
 pub mod buffers;
 mod conv;
 mod conv8;
@@ -29,11 +31,12 @@ mod tile;
 mod upsample;
 
 pub use attention::{AttentionShape, attention, relative_attention};
+pub use bf16::{Packed16, bf16_is_native, multiply16, multiply16_around};
 pub use conv::{Conv2dShape, SplitWeight, conv_transpose2x2, conv2d, depthwise2d};
 pub use conv8::{Weight8, conv2d8};
 pub use exchange::{BlockedMaps, Exchange, Queries, gather};
 pub use gemm::{Around, LayerNorm, Packed, linear, multiply, multiply_around};
-pub use int8::{Packed8, int8_is_fast, multiply8};
+pub use int8::{Packed8, int8_is_fast, multiply8, multiply8_around};
 pub use level::Level;
 pub use map_attention::{MapAttention, Positions, QkvOrder, map_attention};
 pub use masks::MaskUpscaling;

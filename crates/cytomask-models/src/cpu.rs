@@ -5,9 +5,14 @@ use burn::{
     backend::{Flex, flex::FlexTensor},
     tensor::{DType, Device, Tensor, TensorData},
 };
-use cytomask_kernels::{self as kernels, Activation, AttentionShape, Conv2dShape, Level, Packed, SplitWeight};
+use cytomask_kernels::{
+    self as kernels, Activation, AttentionShape, Conv2dShape, Level, Packed, Packed8, Packed16, SplitWeight, Weight8,
+};
 
-use crate::prepared::{LinearForm, Prepared};
+use crate::{
+    precision::Precision,
+    prepared::{LinearForm, Prepared},
+};
 
 /// Whether a tensor can be handed to a plain loop: `f32` in main memory, and no gradient is wanted.
 pub(crate) fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
@@ -69,21 +74,28 @@ pub(crate) fn in_place<const D: usize>(x: Tensor<D>, change: impl FnOnce(&mut [f
     Tensor::from_data(data, &Device::flex())
 }
 
-/// With `prepared` the weight is brought into order once; without, at each call.
+/// With `prepared` the weight is brought into order once, in the format given; without, at each call and in `f32`.
 pub(crate) fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    prepared: Option<&Prepared<LinearForm>>,
+    prepared: Option<(&Prepared<LinearForm>, Precision)>,
 ) -> Tensor<D> {
-    let (mut dims, [c_out, c_in]) = (x.dims(), weight.dims());
+    let (mut dims, shape) = (x.dims(), weight.dims());
+    let [c_out, c_in] = shape;
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
     let bias = bias.as_ref().map(Values::slice);
     let y = match prepared {
-        Some(prepared) => {
-            let form = prepared.of([&weight.0], || LinearForm::F32(Packed::from_rows(weight.slice(), [c_out, c_in])));
+        Some((prepared, precision)) => {
+            let form = prepared.of([&weight.0], || match precision {
+                Precision::Int8 if Packed8::holds(c_in) => LinearForm::Int8(Packed8::from_rows(weight.slice(), shape)),
+                Precision::Bf16 => LinearForm::Bf16(Packed16::from_rows(weight.slice(), shape)),
+                _ => LinearForm::F32(Packed::from_rows(weight.slice(), shape)),
+            });
             match &*form {
                 LinearForm::F32(packed) => kernels::multiply(x.slice(), packed, bias, Activation::None),
+                LinearForm::Bf16(packed) => kernels::multiply16(x.slice(), packed, bias, Activation::None),
+                LinearForm::Int8(packed) => kernels::multiply8(x.slice(), packed, bias, Activation::None),
             }
         }
         None => kernels::linear(x.slice(), weight.slice(), [c_out, c_in], bias, Activation::None),
@@ -106,6 +118,25 @@ pub(crate) fn conv2d(
     let bias = bias.as_ref().map(Values::slice);
     let run = if depthwise { kernels::depthwise2d } else { kernels::conv2d };
     let y = run(x.slice(), &shape, weight.slice(), bias, Activation::None);
+    let [out_h, out_w] = shape.out_size();
+    tensor(y, [n, c_out, out_h, out_w])
+}
+
+/// [`conv2d`] in 8 bits, stride 1.
+pub(crate) fn conv2d8(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    padding: usize,
+    prepared: &Prepared<Weight8>,
+) -> Tensor<4> {
+    let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
+    let kernel = [kernel_h, kernel_w];
+    let shape = Conv2dShape { n, c_in, size: [h, w], c_out, kernel, stride: 1, padding };
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let weight = prepared.of([&weight.0], || Weight8::new(weight.slice(), [c_out, c_in], kernel));
+    let bias = bias.as_ref().map(Values::slice);
+    let y = kernels::conv2d8(x.slice(), &shape, &weight, bias, Activation::None);
     let [out_h, out_w] = shape.out_size();
     tensor(y, [n, c_out, out_h, out_w])
 }

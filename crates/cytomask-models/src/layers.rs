@@ -17,6 +17,7 @@ use burn::{
     },
 };
 
+use crate::precision::Precision;
 #[cfg(feature = "flex")]
 use crate::{
     cpu,
@@ -301,6 +302,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[C_out]`
     pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    precision: Precision,
     /// The weight as the CPU's loops read it.
     #[cfg(feature = "flex")]
     #[module(skip)]
@@ -313,8 +316,19 @@ impl Linear {
         Self {
             weight: parameter([c_out, c_in], 0.0, device),
             bias: Some(parameter([c_out], 0.0, device)),
+            precision: Precision::default(),
             #[cfg(feature = "flex")]
             prepared: Prepared::default(),
+        }
+    }
+
+    /// Another format for the CPU.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+        // Clones share what is kept, and may stay as they are.
+        #[cfg(feature = "flex")]
+        {
+            self.prepared = Prepared::default();
         }
     }
 
@@ -324,7 +338,7 @@ impl Linear {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         #[cfg(feature = "flex")]
         if cpu::takes(&x, &weight) {
-            return cpu::linear(x, weight, bias, Some(&self.prepared));
+            return cpu::linear(x, weight, bias, Some((&self.prepared, self.precision)));
         }
         linear(x, weight, bias)
     }
@@ -340,6 +354,12 @@ pub struct Conv2d {
     stride: usize,
     padding: usize,
     groups: usize,
+    #[module(skip)]
+    precision: Precision,
+    /// The weight as the 8-bit loop reads it.
+    #[cfg(feature = "flex")]
+    #[module(skip)]
+    prepared: Prepared<cytomask_kernels::Weight8>,
 }
 
 impl Conv2d {
@@ -351,6 +371,18 @@ impl Conv2d {
             stride: 1,
             padding: 0,
             groups: 1,
+            precision: Precision::default(),
+            #[cfg(feature = "flex")]
+            prepared: Prepared::default(),
+        }
+    }
+
+    /// Another format for the CPU. Convolutions that are strided or in groups, and all in bf16, stay in `f32`.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+        #[cfg(feature = "flex")]
+        {
+            self.prepared = Prepared::default();
         }
     }
 
@@ -393,6 +425,13 @@ impl Conv2d {
 
     /// This layer's geometry with other values, as [`ConvBn`] needs it.
     fn forward_with(&self, x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+        #[cfg(feature = "flex")]
+        if self.precision == Precision::Int8 && self.stride == 1 && self.groups == 1 && cpu::takes(&x, &weight) {
+            let [_, c_in, kernel_h, kernel_w] = weight.dims();
+            if cytomask_kernels::Weight8::holds(c_in, [kernel_h, kernel_w]) {
+                return cpu::conv2d8(x, weight, bias, self.padding, &self.prepared);
+            }
+        }
         conv2d(x, weight, bias, self.stride, self.padding, self.groups)
     }
 }

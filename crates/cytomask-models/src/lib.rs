@@ -13,6 +13,7 @@ mod golden;
 pub mod layers;
 pub mod loading;
 mod model;
+pub mod precision;
 #[cfg(feature = "flex")]
 mod prepared;
 pub mod sam;
@@ -27,6 +28,7 @@ pub use device::DeviceChoice;
 pub use error::{Error, ErrorKind};
 pub use flows::{FlowDiameter, FlowOptions};
 pub use model::{Cost, Embedding, Family, Model, machine_rate};
+pub use precision::Precision;
 pub use times::NetworkSeconds;
 
 /// A `Result` whose error is this crate's [`Error`].

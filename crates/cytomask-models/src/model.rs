@@ -17,11 +17,12 @@ use crate::cytomask_t::{
 };
 use crate::flows::{FlowDiameter, FlowOptions, FlowPredictor, FlowRow};
 use crate::loading::{NamedTensor, load_into, state_dict, values};
+use crate::precision::SetPrecision;
 use crate::sam::{Sam, SamConfig, SamEmbedding, SamOptions, SamPredictor, VIT_B, VIT_H, VIT_L};
 use crate::times::{Clock, NetworkSeconds};
 use crate::tiny_vit::{UNUSED_PREFIXES, VIT_T};
 use crate::unetr::{Unetr, UnetrConfig};
-use crate::{DeviceChoice, Error, ErrorKind};
+use crate::{DeviceChoice, Error, ErrorKind, Precision};
 
 /// Outputs of MobileSAM's unused classifier.
 const CLASSES: usize = 1000;
@@ -34,6 +35,7 @@ pub struct Model {
     path: Option<PathBuf>,
     licence: String,
     device: Device,
+    precision: Precision,
     network: Network,
     clock: Arc<Clock>,
 }
@@ -145,6 +147,7 @@ impl Model {
             path: checkpoint.path().map(Path::to_path_buf),
             licence,
             device,
+            precision: Precision::F32,
             network,
             clock: Arc::default(),
         }
@@ -173,6 +176,36 @@ impl Model {
     /// How long its networks have run so far, clones of it included.
     pub fn seconds(&self) -> NetworkSeconds {
         self.clock.seconds()
+    }
+
+    /// The number format of its layers.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The format for who does not choose: `f32` for every network on every machine. What fewer bits change in masks and scores,
+    /// and in time, is measured in docs/benchmarks.md; only a format that changes neither could be chosen unasked.
+    pub fn automatic_precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    /// The same model with its encoder and instance decoder in another number format; prompts and masks stay in `f32`.
+    ///
+    /// # Errors
+    /// `Unsupported` for another format than `f32` on a GPU.
+    pub fn with_precision(mut self, precision: Precision) -> Result<Self, Error> {
+        precision.check(is_cpu(&self.device))?;
+        match &mut self.network {
+            Network::Sam(predictor) => predictor.set_precision(precision),
+            Network::CytomaskT(network) => network.set_precision(precision),
+            Network::Flows(_) if precision == Precision::F32 => {}
+            Network::Flows(_) => {
+                let message = format!("{} runs in f32 only, not in {precision}", self.family.name());
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+        }
+        self.precision = precision;
+        Ok(self)
     }
 
     /// Whether decoder maps can be had, as AIS and APG need them.
@@ -465,6 +498,16 @@ impl FieldModel for Model {
             (Network::Flows(_), _) => Err(self.takes_no_prompts()),
             _ => Err(foreign()),
         })
+    }
+}
+
+fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
     }
 }
 

@@ -82,6 +82,10 @@ impl<F> Prepared<F> {
 pub(crate) enum LinearForm {
     /// Exact.
     F32(cytomask_kernels::Packed),
+    /// Rounded to bf16.
+    Bf16(cytomask_kernels::Packed16),
+    /// In 8 bits, a scale for each output channel.
+    Int8(cytomask_kernels::Packed8),
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub use cytomask_image::{
     header_size, is_image_folder, output, plate_images, read_label_stack, read_labels, tiles,
 };
 pub use cytomask_models::{
-    DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, NetworkSeconds, ScaleChoice,
+    DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, NetworkSeconds, Precision, ScaleChoice,
 };
 pub use cytomask_report as report;
 pub use cytomask_segment::ops::nms::Overlap;

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind},
     loading::values,
+    precision::{Precision, SetPrecision},
     tiny_vit::{TinyVit, TinyVitConfig},
     unetr::Unetr,
 };
@@ -32,6 +33,24 @@ pub enum Encoder {
     Vit(ImageEncoder),
     /// MobileSAM's.
     TinyVit(TinyVit),
+}
+
+impl SetPrecision for Encoder {
+    fn set_precision(&mut self, precision: Precision) {
+        match self {
+            Self::Vit(encoder) => encoder.set_precision(precision),
+            Self::TinyVit(encoder) => encoder.set_precision(precision),
+        }
+    }
+}
+
+impl SetPrecision for SamPredictor {
+    fn set_precision(&mut self, precision: Precision) {
+        self.sam.image_encoder.set_precision(precision);
+        if let Some(decoder) = &mut self.instance_decoder {
+            decoder.set_precision(precision);
+        }
+    }
 }
 
 impl Encoder {

@@ -5,6 +5,7 @@ use crate::{
     ErrorKind,
     golden::{Golden, network_input},
     loading::{load_into, state_shapes},
+    precision::{Precision, SetPrecision as _},
     seeded::Seeded,
 };
 
@@ -21,6 +22,29 @@ fn stages_equal_mobile_sam() {
     golden.check("layer1", taps.t8);
     golden.check("t2", taps.t2);
     golden.check("embedding", taps.embedding);
+}
+
+/// Random weights; real ones are measured by `bench/precision.sh`.
+#[test]
+fn reduced_formats_are_near_and_leave_the_original_alone() {
+    let device = Device::flex();
+    let model = TinyVit::new(&VIT_T, &device);
+    let source = Seeded::of(&model, "image_encoder.");
+    let model = load_into(model, &source, "image_encoder.").unwrap().module;
+    let input = network_input("input/pair", [1, 3, 96, 160], &device);
+    let exact = model.forward(input.clone()).unwrap();
+    let size = |x: &Tensor<4>| x.clone().square().mean().sqrt().into_scalar::<f32>();
+    for (precision, most) in [(Precision::Bf16, 0.02), (Precision::Int8, 0.05)] {
+        let mut reduced = model.clone();
+        reduced.set_precision(precision);
+        let error = size(&(reduced.forward(input.clone()).unwrap() - exact.clone())) / size(&exact);
+        assert!(error > 1e-4 && error < most, "{precision}: {error}");
+        reduced.set_precision(Precision::F32);
+        for back in [&reduced, &model] {
+            let same = back.forward(input.clone()).unwrap();
+            assert_eq!((same - exact.clone()).abs().max().into_scalar::<f32>(), 0.0, "{precision}, and back");
+        }
+    }
 }
 
 #[test]

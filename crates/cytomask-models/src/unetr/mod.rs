@@ -12,3 +12,4 @@ mod tests;
 
 pub use config::{BatchStatistics, UNETR_MICRO_SAM, UnetrConfig, UpsamplerKind};
 pub use decoder::Unetr;
+pub(crate) use decoder::{ConvBlock, Deconv, Upsampler};
