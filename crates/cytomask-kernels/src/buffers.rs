@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const LEAST: usize = 1 << 18;
 
 /// Values kept in all.
-const MOST: usize = 1 << 28;
+const MOST: usize = 1 << 27;
 
 static KEPT: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 

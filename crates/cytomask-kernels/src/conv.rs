@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    Activation, Level,
+    Activation, Level, buffers,
     level::for_each_level,
     tile::{Offsets, Start, Strip, WIDEST, accumulate},
 };
@@ -98,7 +98,7 @@ pub fn conv2d(
     );
     assert!(bias.is_none_or(|bias| bias.len() == c_out), "a bias for each of {c_out} channels");
     let [out_h, out_w] = shape.out_size();
-    let mut out = vec![0.0_f32; n * c_out * out_h * out_w];
+    let mut out = buffers::take(n * c_out * out_h * out_w);
     if out.is_empty() {
         return out;
     }
@@ -246,7 +246,7 @@ pub fn conv_transpose2x2(
     }
     assert!(bias.is_none_or(|bias| bias.len() == c_out), "a bias for each of {c_out} channels");
     let level = Level::best();
-    let mut out = vec![0.0_f32; n * c_out * 4 * h * w];
+    let mut out = buffers::take(n * c_out * 4 * h * w);
     let rows = rows_in_a_band(h, c_in * w);
     // A band of input rows is a band of twice as many output rows.
     bands(&mut out, c_out, [2 * h, 2 * w], 2 * rows).into_par_iter().for_each_init(Vec::new, |padded, mut band| {
@@ -304,7 +304,7 @@ pub fn depthwise2d(
     assert_eq!([c_out, weight.len()], [c_in, c_in * kernel_h * kernel_w], "a filter for each channel");
     assert!(bias.is_none_or(|bias| bias.len() == c_in), "a bias for each of {c_in} channels");
     let [out_h, out_w] = shape.out_size();
-    let mut out = vec![0.0_f32; n * c_in * out_h * out_w];
+    let mut out = buffers::take(n * c_in * out_h * out_w);
     if out.is_empty() {
         return out;
     }
@@ -324,18 +324,24 @@ pub fn depthwise2d(
                 if stride == 1 {
                     target[padding..padding + w].copy_from_slice(row);
                 } else {
-                    for (x, value) in (padding..).zip(row) {
-                        target[x % stride * line + x / stride] = *value;
+                    for (phase, target) in target.chunks_exact_mut(line).enumerate() {
+                        // The first place of this remainder at or after the padding, and the value there.
+                        let first = padding.saturating_sub(phase).div_ceil(stride);
+                        let values = row.get(first * stride + phase - padding..).unwrap_or_default();
+                        for (target, value) in target[first..].iter_mut().zip(values.iter().step_by(stride)) {
+                            *target = *value;
+                        }
                     }
                 }
             }
+            let starts: Vec<usize> = (0..filter.len())
+                .map(|tap| {
+                    let (row, column) = (tap / kernel_w, tap % kernel_w);
+                    (row * stride + column % stride) * line + column / stride
+                })
+                .collect();
             for (y, out) in out.chunks_exact_mut(out_w).enumerate() {
-                out.fill(bias);
-                for (tap, &factor) in filter.iter().enumerate() {
-                    let (row, column) = (y * stride + tap / kernel_w, tap % kernel_w);
-                    let start = (row * stride + column % stride) * line + column / stride;
-                    add_scaled(level, &phases[start..start + out_w], factor, out);
-                }
+                filter_row(level, &phases[y * stride * stride * line..], &starts, filter, bias, out);
             }
             activation.apply(level, out);
         },
@@ -343,15 +349,31 @@ pub fn depthwise2d(
     out
 }
 
+/// `out[x] = bias + Σ filter[tap] · values[starts[tap] + x]`, a register of sums at a time.
 #[inline(always)]
-fn add_scaled_body(values: &[f32], factor: f32, out: &mut [f32]) {
-    for (out, value) in out.iter_mut().zip(values) {
-        *out += factor * value;
+fn filter_row_body(values: &[f32], starts: &[usize], filter: &[f32], bias: f32, out: &mut [f32]) {
+    const LANES: usize = 16;
+    let (chunks, rest) = out.as_chunks_mut::<LANES>();
+    let whole = chunks.len() * LANES;
+    for (index, out) in chunks.iter_mut().enumerate() {
+        let mut sums = [bias; LANES];
+        for (&start, &factor) in starts.iter().zip(filter) {
+            if let Some(values) = values[start + index * LANES..].first_chunk::<LANES>() {
+                for lane in 0..LANES {
+                    sums[lane] += factor * values[lane];
+                }
+            }
+        }
+        *out = sums;
+    }
+    for (x, out) in rest.iter_mut().enumerate() {
+        let products = starts.iter().zip(filter).map(|(start, factor)| factor * values[start + whole + x]);
+        *out = bias + products.sum::<f32>();
     }
 }
 
 for_each_level! {
-    fn add_scaled = add_scaled_body(values: &[f32], factor: f32, out: &mut [f32])
+    fn filter_row = filter_row_body(values: &[f32], starts: &[usize], filter: &[f32], bias: f32, out: &mut [f32])
 }
 
 #[cfg(test)]

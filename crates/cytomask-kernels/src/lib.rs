@@ -40,6 +40,6 @@ pub use int8::{Packed8, int8_is_fast, multiply8, multiply8_around};
 pub use level::Level;
 pub use map_attention::{MapAttention, Positions, QkvOrder, map_attention};
 pub use masks::MaskUpscaling;
-pub use norm::{instance_norm, layer_norm};
+pub use norm::{batch_norm, instance_norm, layer_norm};
 pub use pointwise::{Activation, gelu, softmax, softmax_relative};
 pub use upsample::upsample2;

@@ -1,8 +1,12 @@
-//! Layer norm over the last axis and instance norm over the pixels of a map (biased variance).
+//! Layer norm over the last axis, instance norm over the pixels of a map, batch norm over those of all images (biased variance).
 
 use rayon::prelude::*;
 
-use crate::{Level, level::for_each_level};
+use crate::{
+    Activation, Level, buffers,
+    level::for_each_level,
+    pointwise::{gelu_body, relu_body},
+};
 
 /// Partial sums side by side; the compiler must not reorder sums by itself.
 const LANES: usize = 16;
@@ -59,7 +63,7 @@ pub fn layer_norm(values: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec
     }
     assert_eq!([values.len() % columns, bias.len()], [0, columns], "rows of {columns}");
     let level = Level::best();
-    let mut out = vec![0.0_f32; values.len()];
+    let mut out = buffers::take(values.len());
     let chunk = (CHUNK / columns).max(1) * columns;
     out.par_chunks_mut(chunk)
         .zip(values.par_chunks(chunk))
@@ -67,33 +71,96 @@ pub fn layer_norm(values: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec
     out
 }
 
+/// Mean and mean square deviation of a map. A map of 1024² summed in one row of lanes would lose digits: sums of pieces.
 #[inline(always)]
-fn instance_norm_body(map: &mut [f32], eps: f32) {
-    // A map of 1024² summed in one row of lanes would lose digits: sums of pieces.
+fn map_moments_body(map: &[f32]) -> [f64; 2] {
     let piece = 1 << 12;
     let count = map.len() as f64;
-    let mean = (map.chunks(piece).map(|piece| f64::from(sum(piece, |x| x))).sum::<f64>() / count) as f32;
-    let squares = map.chunks(piece).map(|piece| f64::from(sum(piece, |x| (x - mean) * (x - mean)))).sum::<f64>();
-    let factor = 1.0 / ((squares / count) as f32 + eps).sqrt();
-    for x in map {
-        *x = (*x - mean) * factor;
+    let mean = map.chunks(piece).map(|piece| f64::from(sum(piece, |x| x))).sum::<f64>() / count;
+    let centre = mean as f32;
+    let squares = map.chunks(piece).map(|piece| f64::from(sum(piece, |x| (x - centre) * (x - centre)))).sum::<f64>();
+    [mean, squares / count]
+}
+
+/// `activation(x · factor + offset)`.
+#[inline(always)]
+fn scale_map_body(map: &[f32], [factor, offset]: [f32; 2], activation: Activation, out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(map) {
+        *out = x * factor + offset;
+    }
+    match activation {
+        Activation::None => {}
+        Activation::Relu => relu_body(out),
+        Activation::Gelu => gelu_body(out),
     }
 }
 
 for_each_level! {
-    fn instance_norm_map = instance_norm_body(map: &mut [f32], eps: f32)
+    fn map_moments = map_moments_body(map: &[f32]) -> [f64; 2]
+}
+for_each_level! {
+    fn scale_map = scale_map_body(map: &[f32], line: [f32; 2], activation: Activation, out: &mut [f32])
 }
 
-/// Norm of each map over its pixels, without weights, in place.
+/// Pixels of a map that are scaled at a time: what the activation reads is still in the cache.
+const PIECE: usize = 1 << 12;
+
+/// Norm of each map over its pixels, without weights.
 ///
 /// # Shapes
-/// `values` `[maps, pixels]`
-pub fn instance_norm(values: &mut [f32], pixels: usize, eps: f32) {
+/// `values` and `out` `[maps, pixels]`
+pub fn instance_norm(values: &[f32], pixels: usize, eps: f32, out: &mut [f32]) {
+    assert_eq!(values.len(), out.len(), "as many results as values");
     if pixels == 0 {
         return;
     }
     let level = Level::best();
-    values.par_chunks_exact_mut(pixels).for_each(|map| instance_norm_map(level, map, eps));
+    out.par_chunks_exact_mut(pixels).zip(values.par_chunks_exact(pixels)).for_each(|(out, map)| {
+        let [mean, variance] = map_moments(level, map);
+        let factor = 1.0 / (variance as f32 + eps).sqrt();
+        scale_map(level, map, [factor, -(mean as f32) * factor], Activation::None, out);
+    });
+}
+
+/// Norm of each channel over the pixels of all images, then an activation.
+///
+/// # Shapes
+/// `values` `[N, C, pixels]`, `weight` and `bias` `[C]` → `[N, C, pixels]`
+pub fn batch_norm(
+    values: &[f32],
+    pixels: usize,
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    activation: Activation,
+) -> Vec<f32> {
+    let channels = weight.len();
+    let mut out = buffers::take(values.len());
+    if values.is_empty() || channels == 0 {
+        return out;
+    }
+    assert_eq!([values.len() % (channels * pixels), bias.len()], [0, channels], "maps of {channels} channels");
+    let level = Level::best();
+    let moments: Vec<[f64; 2]> = values.par_chunks_exact(pixels).map(|map| map_moments(level, map)).collect();
+    let images = moments.len() / channels;
+    let lines: Vec<[f32; 2]> = (0..channels)
+        .map(|channel| {
+            let of_images = || moments[channel..].iter().step_by(channels);
+            let mean = of_images().map(|[mean, _]| mean).sum::<f64>() / images as f64;
+            let deviation = |[of_one, variance]: &[f64; 2]| variance + (of_one - mean) * (of_one - mean);
+            let variance = of_images().map(deviation).sum::<f64>() / images as f64;
+            let factor = f64::from(weight[channel]) / (variance + f64::from(eps)).sqrt();
+            [factor as f32, (f64::from(bias[channel]) - mean * factor) as f32]
+        })
+        .collect();
+    out.par_chunks_exact_mut(pixels).zip(values.par_chunks_exact(pixels)).enumerate().for_each(
+        |(index, (out, map))| {
+            for (out, map) in out.chunks_mut(PIECE).zip(map.chunks(PIECE)) {
+                scale_map(level, map, lines[index % channels], activation, out);
+            }
+        },
+    );
+    out
 }
 
 #[cfg(test)]
@@ -113,8 +180,8 @@ mod tests {
             let values: Vec<f32> = (0..3 * columns).map(|index| (index as f32 * 0.71).sin() * 3.0 + 40.0).collect();
             let weight: Vec<f32> = (0..columns).map(|index| 1.0 + index as f32 * 1e-3).collect();
             let bias: Vec<f32> = (0..columns).map(|index| index as f32 * 0.01 - 0.2).collect();
-            let (layer, mut instance) = (layer_norm(&values, &weight, &bias, 1e-6), values.clone());
-            instance_norm(&mut instance, columns, 1e-5);
+            let (layer, mut instance) = (layer_norm(&values, &weight, &bias, 1e-6), vec![0.0; values.len()]);
+            instance_norm(&values, columns, 1e-5, &mut instance);
             for row in 0..3 {
                 let range = row * columns..(row + 1) * columns;
                 let expected = [slow(&values[range.clone()], 1e-6), slow(&values[range.clone()], 1e-5)];
@@ -122,6 +189,30 @@ mod tests {
                     let wanted = expected[0][column] * f64::from(weight[column]) + f64::from(bias[column]);
                     assert!((f64::from(layer[index]) - wanted).abs() < 1e-3, "{columns}: {} {wanted}", layer[index]);
                     assert!((f64::from(instance[index]) - expected[1][column]).abs() < 1e-3);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn batch_norm_pools_over_the_images() {
+        let (images, channels, pixels) = (3, 4, 77);
+        let values: Vec<f32> = (0..images * channels * pixels)
+            .map(|index| (index as f32 * 0.37).sin() * 2.0 + (index / 500) as f32)
+            .collect();
+        let (weight, bias) = ([0.5, -1.0, 2.0, 1.0], [0.1, 0.2, -0.3, 0.0]);
+        for activation in [Activation::None, Activation::Relu] {
+            let found = batch_norm(&values, pixels, &weight, &bias, 1e-5, activation);
+            for channel in 0..channels {
+                let places: Vec<usize> =
+                    (0..images * channels * pixels).filter(|index| index / pixels % channels == channel).collect();
+                let of_channel: Vec<f32> = places.iter().map(|&index| values[index]).collect();
+                for (&index, normed) in places.iter().zip(slow(&of_channel, 1e-5)) {
+                    let mut expected = normed * f64::from(weight[channel]) + f64::from(bias[channel]);
+                    if activation == Activation::Relu {
+                        expected = expected.max(0.0);
+                    }
+                    assert!((f64::from(found[index]) - expected).abs() < 1e-4, "{index}: {} {expected}", found[index]);
                 }
             }
         }

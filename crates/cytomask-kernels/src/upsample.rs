@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
-use crate::{Level, level::for_each_level};
+use crate::{Level, buffers, level::for_each_level};
 
 /// Bilinear ×2 of `[maps, h, w]`, pixel centres at half-integers, edge pixels repeated: every new value takes 9, 3, 3 and 1
 /// sixteenths of its four neighbours.
 pub fn upsample2(values: &[f32], [h, w]: [usize; 2]) -> Vec<f32> {
-    let mut out = vec![0.0_f32; values.len() * 4];
+    let mut out = buffers::take(values.len() * 4);
     if values.is_empty() {
         return out;
     }

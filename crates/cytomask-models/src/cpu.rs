@@ -10,6 +10,7 @@ use cytomask_kernels::{
 };
 
 use crate::{
+    layers::{self, Around, MapAttention, Positions, QkvOrder},
     precision::Precision,
     prepared::{LinearForm, Prepared},
 };
@@ -47,6 +48,22 @@ impl Values {
             None => unreachable!("type and order were checked"),
         }
     }
+
+    /// Hands the memory on to a later result, unless someone else still needs it.
+    fn release(self) {
+        let whole = self.0.bytes().len() == size_of_val(self.slice());
+        if whole && self.0.is_unique() {
+            kernels::buffers::give(self.0.into_data().try_into_vec().unwrap_or_default());
+        }
+    }
+}
+
+fn activation(activation: layers::Activation) -> Activation {
+    match activation {
+        layers::Activation::None => Activation::None,
+        layers::Activation::Relu => Activation::Relu,
+        layers::Activation::Gelu => Activation::Gelu,
+    }
 }
 
 /// What is kept for a weight and the four vectors of the norm after it.
@@ -74,33 +91,54 @@ pub(crate) fn in_place<const D: usize>(x: Tensor<D>, change: impl FnOnce(&mut [f
     Tensor::from_data(data, &Device::flex())
 }
 
-/// With `prepared` the weight is brought into order once, in the format given; without, at each call and in `f32`.
-pub(crate) fn linear<const D: usize>(
+/// The weight is brought into order for this call.
+pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (mut dims, [c_out, c_in]) = (x.dims(), weight.dims());
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let bias = bias.as_ref().map(Values::slice);
+    let y = kernels::linear(x.slice(), weight.slice(), [c_out, c_in], bias, Activation::None);
+    x.release();
+    dims[D - 1] = c_out;
+    tensor(y, dims)
+}
+
+/// The weight is brought into order once, in the format given.
+pub(crate) fn prepared_linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    prepared: Option<(&Prepared<LinearForm>, Precision)>,
+    (prepared, precision): (&Prepared<LinearForm>, Precision),
+    around: Around<'_, D>,
 ) -> Tensor<D> {
     let (mut dims, shape) = (x.dims(), weight.dims());
-    let [c_out, c_in] = shape;
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
-    let bias = bias.as_ref().map(Values::slice);
-    let y = match prepared {
-        Some((prepared, precision)) => {
-            let form = prepared.of([&weight.0], || match precision {
-                Precision::Int8 if Packed8::holds(c_in) => LinearForm::Int8(Packed8::from_rows(weight.slice(), shape)),
-                Precision::Bf16 => LinearForm::Bf16(Packed16::from_rows(weight.slice(), shape)),
-                _ => LinearForm::F32(Packed::from_rows(weight.slice(), shape)),
-            });
-            match &*form {
-                LinearForm::F32(packed) => kernels::multiply(x.slice(), packed, bias, Activation::None),
-                LinearForm::Bf16(packed) => kernels::multiply16(x.slice(), packed, bias, Activation::None),
-                LinearForm::Int8(packed) => kernels::multiply8(x.slice(), packed, bias, Activation::None),
-            }
-        }
-        None => kernels::linear(x.slice(), weight.slice(), [c_out, c_in], bias, Activation::None),
+    let norm =
+        around.norm.map(|norm| (Values::of(norm.weight.val()), Values::of(norm.bias.val()), norm.epsilon() as f32));
+    let residual = around.residual.map(Values::of);
+    let form = prepared.of([&weight.0], || match precision {
+        Precision::Int8 if Packed8::holds(shape[1]) => LinearForm::Int8(Packed8::from_rows(weight.slice(), shape)),
+        Precision::Bf16 => LinearForm::Bf16(Packed16::from_rows(weight.slice(), shape)),
+        _ => LinearForm::F32(Packed::from_rows(weight.slice(), shape)),
+    });
+    let norm = norm.as_ref().map(|(weight, bias, eps)| kernels::LayerNorm {
+        weight: weight.slice(),
+        bias: bias.slice(),
+        eps: *eps,
+    });
+    let around = kernels::Around {
+        norm,
+        bias: bias.as_ref().map(Values::slice),
+        activation: activation(around.activation),
+        residual: residual.as_ref().map(Values::slice),
     };
-    dims[D - 1] = c_out;
+    let y = match &*form {
+        LinearForm::F32(packed) => kernels::multiply_around(x.slice(), packed, &around),
+        LinearForm::Bf16(packed) => kernels::multiply16_around(x.slice(), packed, &around),
+        LinearForm::Int8(packed) => kernels::multiply8_around(x.slice(), packed, &around),
+    };
+    x.release();
+    residual.into_iter().for_each(Values::release);
+    dims[D - 1] = shape[0];
     tensor(y, dims)
 }
 
@@ -111,13 +149,15 @@ pub(crate) fn conv2d(
     stride: usize,
     padding: usize,
     depthwise: bool,
+    after: layers::Activation,
 ) -> Tensor<4> {
     let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
     let shape = Conv2dShape { n, c_in, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding };
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
     let bias = bias.as_ref().map(Values::slice);
     let run = if depthwise { kernels::depthwise2d } else { kernels::conv2d };
-    let y = run(x.slice(), &shape, weight.slice(), bias, Activation::None);
+    let y = run(x.slice(), &shape, weight.slice(), bias, activation(after));
+    x.release();
     let [out_h, out_w] = shape.out_size();
     tensor(y, [n, c_out, out_h, out_w])
 }
@@ -129,6 +169,7 @@ pub(crate) fn conv2d8(
     bias: Option<Tensor<1>>,
     padding: usize,
     prepared: &Prepared<Weight8>,
+    after: layers::Activation,
 ) -> Tensor<4> {
     let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
     let kernel = [kernel_h, kernel_w];
@@ -136,7 +177,8 @@ pub(crate) fn conv2d8(
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
     let weight = prepared.of([&weight.0], || Weight8::new(weight.slice(), [c_out, c_in], kernel));
     let bias = bias.as_ref().map(Values::slice);
-    let y = kernels::conv2d8(x.slice(), &shape, &weight, bias, Activation::None);
+    let y = kernels::conv2d8(x.slice(), &shape, &weight, bias, activation(after));
+    x.release();
     let [out_h, out_w] = shape.out_size();
     tensor(y, [n, c_out, out_h, out_w])
 }
@@ -152,13 +194,16 @@ pub(crate) fn conv_transpose2x2(
     let split = prepared.of([&weight.0], || SplitWeight::new(weight.slice(), [c_in, c_out]));
     let bias = bias.as_ref().map(Values::slice);
     let y = kernels::conv_transpose2x2(x.slice(), [n, c_in, h, w], &split, bias, Activation::None);
+    x.release();
     tensor(y, [n, c_out, 2 * h, 2 * w])
 }
 
 pub(crate) fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
     let dims = x.dims();
     let (x, weight, bias) = (Values::of(x), Values::of(weight), Values::of(bias));
-    tensor(kernels::layer_norm(x.slice(), weight.slice(), bias.slice(), eps as f32), dims)
+    let y = kernels::layer_norm(x.slice(), weight.slice(), bias.slice(), eps as f32);
+    x.release();
+    tensor(y, dims)
 }
 
 pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<Tensor<4>>) -> Tensor<4> {
@@ -183,7 +228,82 @@ pub(crate) fn relative_attention(parts: [Tensor<3>; 3], terms: [Tensor<3>; 2], s
     tensor(y, [batch, tokens, head])
 }
 
+/// Attention among the tokens of a map; see [`layers::map_attention`].
+pub(crate) fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
+    let [n, h, w, channels] = qkv.dims();
+    let MapAttention { heads, order, window, outside, positions } = attention;
+    let head = channels / 3 / heads;
+    let (qkv, outside) = (Values::of(qkv), outside.map(Values::of));
+    let terms = match positions {
+        Positions::Relative { rows, columns } => [Some(rows), Some(columns)].map(|table| table.map(Values::of)),
+        Positions::Table(table) => [Some(Values::of(table)), None],
+    };
+    let shape = kernels::MapAttention {
+        n,
+        map: [h, w],
+        window: window.map_or([h, w], |side| [side; 2]),
+        heads,
+        head,
+        order: match order {
+            QkvOrder::PartsFirst => kernels::QkvOrder::PartsFirst,
+            QkvOrder::HeadsFirst => kernels::QkvOrder::HeadsFirst,
+        },
+        scale: (head as f32).sqrt().recip(),
+        outside: outside.as_ref().map(Values::slice),
+        positions: match &terms {
+            [Some(rows), Some(columns)] => {
+                kernels::Positions::Relative { rows: rows.slice(), columns: columns.slice() }
+            }
+            [Some(table), None] => kernels::Positions::Table(table.slice()),
+            [None, _] => kernels::Positions::None,
+        },
+    };
+    let y = kernels::map_attention(qkv.slice(), &shape);
+    qkv.release();
+    tensor(y, [n, h, w, channels / 3])
+}
+
+pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    in_place(x, kernels::gelu)
+}
+
+/// The instance norm of several maps, side by side along the channels.
+pub(crate) fn instance_norm(parts: Vec<Tensor<4>>, eps: f64) -> Tensor<4> {
+    let [n, _, h, w] = parts[0].dims();
+    let widths: Vec<usize> = parts.iter().map(|part| part.dims()[1] * h * w).collect();
+    let all: usize = widths.iter().sum();
+    let mut y = kernels::buffers::take(n * all);
+    let mut first = 0;
+    for (part, width) in parts.into_iter().map(Values::of).zip(widths) {
+        for image in 0..n {
+            let values = &part.slice()[image * width..][..width];
+            kernels::instance_norm(values, h * w, eps as f32, &mut y[image * all + first..][..width]);
+        }
+        part.release();
+        first += width;
+    }
+    tensor(y, [n, all / (h * w).max(1), h, w])
+}
+
+pub(crate) fn batch_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+    after: layers::Activation,
+) -> Tensor<4> {
+    let dims = x.dims();
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), Values::of(bias));
+    let pixels = dims[2] * dims[3];
+    let y = kernels::batch_norm(x.slice(), pixels, weight.slice(), bias.slice(), eps as f32, activation(after));
+    x.release();
+    tensor(y, dims)
+}
+
 pub(crate) fn upsample2(x: Tensor<4>) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
-    tensor(kernels::upsample2(Values::of(x).slice(), [h, w]), [n, c, 2 * h, 2 * w])
+    let x = Values::of(x);
+    let y = kernels::upsample2(x.slice(), [h, w]);
+    x.release();
+    tensor(y, [n, c, 2 * h, 2 * w])
 }

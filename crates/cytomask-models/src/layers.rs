@@ -52,6 +52,46 @@ pub fn buffer<const D: usize>(shape: [usize; D], value: f32, device: &Device) ->
     )
 }
 
+/// What follows a linear map or a convolution, in the same pass where the device can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// [`relu`]
+    Relu,
+    /// [`gelu`]
+    Gelu,
+}
+
+impl Activation {
+    /// As a pass of its own.
+    fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::None => x,
+            Self::Relu => relu(x),
+            Self::Gelu => gelu(x),
+        }
+    }
+}
+
+/// What surrounds a linear layer, in the same pass where the device can; see [`Linear::forward_around`].
+#[derive(Clone, Debug)]
+pub struct Around<'a, const D: usize> {
+    /// Before it.
+    pub norm: Option<&'a LayerNorm>,
+    /// After it.
+    pub activation: Activation,
+    /// Added last.
+    pub residual: Option<Tensor<D>>,
+}
+
+impl<const D: usize> Default for Around<'_, D> {
+    fn default() -> Self {
+        Self { norm: None, activation: Activation::None, residual: None }
+    }
+}
+
 /// `x · weightᵀ + bias` over the last axis.
 ///
 /// # Shapes
@@ -62,7 +102,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     let rows = dims[..D - 1].iter().product::<usize>();
     #[cfg(feature = "flex")]
     if cpu::takes(&x, &weight) {
-        return cpu::linear(x, weight, bias, None);
+        return cpu::linear(x, weight, bias);
     }
     // One product over all rows; a batched one would be cut into small pieces.
     let y = ops::linear(x.reshape([rows, c_in]), weight.transpose(), bias);
@@ -70,7 +110,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     y.reshape(dims)
 }
 
-/// Two-dimensional convolution (cross-correlation), padded with zeros.
+/// Two-dimensional convolution (cross-correlation), padded with zeros, and what follows it.
 ///
 /// # Shapes
 /// `x` `[N, C_in, H, W]`, `weight` `[C_out, C_in / groups, kH, kW]`, `bias` `[C_out]` → `[N, C_out, H', W']`
@@ -81,16 +121,17 @@ pub fn conv2d(
     stride: usize,
     padding: usize,
     groups: usize,
+    activation: Activation,
 ) -> Tensor<4> {
     #[cfg(feature = "flex")]
     {
         let ([_, c_in, _, _], [c_out, _, _, _]) = (x.dims(), weight.dims());
         let depthwise = groups == c_in && groups == c_out;
         if (groups == 1 || depthwise) && cpu::takes(&x, &weight) {
-            return cpu::conv2d(x, weight, bias, stride, padding, depthwise && groups > 1);
+            return cpu::conv2d(x, weight, bias, stride, padding, depthwise && groups > 1, activation);
         }
     }
-    ops::conv2d(x, weight, bias, ConvOptions::new([stride; 2], [padding; 2], [1, 1], groups))
+    activation.apply(ops::conv2d(x, weight, bias, ConvOptions::new([stride; 2], [padding; 2], [1, 1], groups)))
 }
 
 /// Transposed convolution without padding.
@@ -121,16 +162,18 @@ pub fn layer_norm2d(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) 
     layer_norm(x.permute([0, 2, 3, 1]), weight, bias, eps).permute([0, 3, 1, 2])
 }
 
-/// Norm of each channel of each image over its pixels (biased variance), without weights, epsilon [`TORCH_NORM_EPS`].
+/// Norm of each channel of each image over its pixels (biased variance), without weights, epsilon [`TORCH_NORM_EPS`], of several
+/// maps joined along the channels.
 ///
 /// # Shapes
-/// `[N, C, H, W]` → `[N, C, H, W]`
-pub fn instance_norm(x: Tensor<4>) -> Tensor<4> {
-    let [n, c, h, w] = x.dims();
+/// `[N, C_i, H, W]`, at least one → `[N, Σ C_i, H, W]`
+pub fn instance_norm(parts: Vec<Tensor<4>>) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if cpu::is_plain(&x) {
-        return cpu::in_place(x, |values| cytomask_kernels::instance_norm(values, h * w, TORCH_NORM_EPS as f32));
+    if parts.iter().all(cpu::is_plain) {
+        return cpu::instance_norm(parts, TORCH_NORM_EPS);
     }
+    let x = Tensor::cat(parts, 1);
+    let [n, c, h, w] = x.dims();
     let gamma = Tensor::ones([h * w], &x.device());
     ops::layer_norm(x.reshape([n, c, h * w]), gamma, None, TORCH_NORM_EPS).reshape([n, c, h, w])
 }
@@ -139,7 +182,7 @@ pub fn instance_norm(x: Tensor<4>) -> Tensor<4> {
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if cpu::is_plain(&x) {
-        return cpu::in_place(x, cytomask_kernels::gelu);
+        return cpu::gelu(x);
     }
     burn::tensor::activation::gelu(x)
 }
@@ -228,6 +271,129 @@ fn row_and_column(h: usize, w: usize, device: &Device) -> Tensor<3> {
         channels[h + token % w] = 1.0;
     }
     Tensor::from_data(TensorData::new(ones, [1, h * w, h + w]), device)
+}
+
+/// In which order the channels of a token's queries, keys and values lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkvOrder {
+    /// `[3, heads, head]`, as in SAM.
+    PartsFirst,
+    /// `[heads, 3, head]`, as in TinyViT.
+    HeadsFirst,
+}
+
+/// What is added to the scaled logits of an attention among the tokens of a map.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one value a call; the tensors lie elsewhere")]
+pub enum Positions {
+    /// Decomposed relative positions; see [`relative_attention`] and [`relative_table`].
+    Relative {
+        /// `[2 h − 1, head]` for windows of `h` rows.
+        rows: Tensor<2>,
+        /// `[2 w − 1, head]`
+        columns: Tensor<2>,
+    },
+    /// `[heads, tokens, tokens]` of a window.
+    Table(Tensor<3>),
+}
+
+/// An attention among the tokens of a map.
+#[derive(Clone, Debug)]
+pub struct MapAttention {
+    /// Heads.
+    pub heads: usize,
+    /// Of the channels.
+    pub order: QkvOrder,
+    /// Side of the windows; `None`: the whole map.
+    pub window: Option<usize>,
+    /// `[3 C]`, what the tokens of a window beyond the map's edge hold: they are attended to. Zeros if absent.
+    pub outside: Option<Tensor<1>>,
+    /// Added to the logits.
+    pub positions: Positions,
+}
+
+/// Scaled dot-product attention of each head in each window of a map, scale head^-1/2.
+///
+/// # Shapes
+/// `[N, h, w, 3 C]` → `[N, h, w, C]`
+pub fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    {
+        let plain = attention.outside.as_ref().is_none_or(cpu::is_plain)
+            && match &attention.positions {
+                Positions::Relative { rows, columns } => cpu::is_plain(rows) && cpu::is_plain(columns),
+                Positions::Table(table) => cpu::is_plain(table),
+            };
+        if plain && cpu::takes(&qkv, &qkv) {
+            return cpu::map_attention(qkv, attention);
+        }
+    }
+    map_attention_by_windows(qkv, attention)
+}
+
+/// [`map_attention`] by the framework's operations: windows are cut out, and heads brought together.
+pub(crate) fn map_attention_by_windows(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
+    let MapAttention { heads, order, window, outside, positions } = attention;
+    let [_, h, w, channels] = qkv.dims();
+    let (c, head) = (channels / 3, channels / 3 / heads);
+    let windows = match window {
+        Some(size) => partition_windows(pad_to_windows(qkv, size, outside), size),
+        None => qkv,
+    };
+    let [count, window_h, window_w, _] = windows.dims();
+    let tokens = window_h * window_w;
+    let parts = match order {
+        QkvOrder::PartsFirst => windows.reshape([count, tokens, 3, heads, head]).permute([2, 0, 3, 1, 4]),
+        QkvOrder::HeadsFirst => windows.reshape([count, tokens, heads, 3, head]).permute([3, 0, 2, 1, 4]),
+    };
+    // Views of one tensor, [B, heads, tokens, head].
+    let [q, k, v] = [0, 1, 2].map(|part| parts.clone().slice_dim(0, part..part + 1).squeeze_dim::<4>(0));
+    let y = match positions {
+        Positions::Relative { rows, columns } => {
+            let (table_h, table_w) = (relative_table(rows, window_h), relative_table(columns, window_w));
+            relative_attention(q, k, v, table_h, table_w)
+        }
+        Positions::Table(table) => crate::layers::attention(q, k, v, Some(table.unsqueeze::<4>())),
+    };
+    let y = y.swap_dims(1, 2).reshape([count, window_h, window_w, c]);
+    match window {
+        Some(_) => join_windows(y, [h, w]),
+        None => y,
+    }
+}
+
+/// A map extended below and to the right to whole windows by a token `[C]`, or by zeros.
+fn pad_to_windows(x: Tensor<4>, size: usize, token: Option<Tensor<1>>) -> Tensor<4> {
+    let [n, h, w, c] = x.dims();
+    let (bottom, right) = (h.next_multiple_of(size) - h, w.next_multiple_of(size) - w);
+    let Some(token) = token else { return pad_bottom_right(x, bottom, right) };
+    let copies = |h: usize, w: usize| token.clone().reshape([1, 1, 1, c]).expand([n, h, w, c]);
+    let x = if right == 0 { x } else { Tensor::cat(vec![x, copies(h, right)], 2) };
+    if bottom == 0 { x } else { Tensor::cat(vec![x, copies(bottom, w + right)], 1) }
+}
+
+/// A table of relative positions at the length that a side needs: resampled linearly if it has another.
+///
+/// # Shapes
+/// `[L, head]` → `[2 · side − 1, head]`
+pub fn resampled_table(table: Tensor<2>, side: usize) -> Tensor<2> {
+    let [length, head] = table.dims();
+    if length == 2 * side - 1 {
+        return table;
+    }
+    let row = table.transpose().reshape([1, head, 1, length]);
+    resize_bilinear(row, [1, 2 * side - 1]).reshape([head, 2 * side - 1]).transpose()
+}
+
+/// The rows of a relative table that each pair of positions on one axis uses: `out[q, k] = table[q − k + side − 1]`.
+///
+/// # Shapes
+/// `[2 · side − 1, head]` → `[side, side, head]`
+fn relative_table(table: Tensor<2>, side: usize) -> Tensor<3> {
+    let head = table.dims()[1];
+    let rows: Vec<i32> = (0..side).flat_map(|q| (0..side).map(move |k| (q + side - 1 - k) as i32)).collect();
+    let rows = Tensor::from_data(rows.as_slice(), &table.device());
+    table.select(0, rows).reshape([side, side, head])
 }
 
 /// Bilinear resize with pixel centres at half-integers (`align_corners = False`), not antialiased.
@@ -338,9 +504,34 @@ impl Linear {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         #[cfg(feature = "flex")]
         if cpu::takes(&x, &weight) {
-            return cpu::linear(x, weight, bias, Some((&self.prepared, self.precision)));
+            return cpu::prepared_linear(x, weight, bias, (&self.prepared, self.precision), Around::default());
         }
         linear(x, weight, bias)
+    }
+
+    /// `activation(linear(norm(x))) + residual`.
+    ///
+    /// # Shapes
+    /// `[..., C_in]` → `[..., C_out]`, as the residual
+    pub fn forward_around<const D: usize>(&self, x: Tensor<D>, around: Around<'_, D>) -> Tensor<D> {
+        #[cfg(feature = "flex")]
+        {
+            let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+            let plain = around.norm.is_none_or(|norm| cpu::is_plain(&norm.weight.val()))
+                && around.residual.as_ref().is_none_or(cpu::is_plain);
+            if plain && cpu::takes(&x, &weight) {
+                return cpu::prepared_linear(x, weight, bias, (&self.prepared, self.precision), around);
+            }
+        }
+        let x = match around.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let y = around.activation.apply(self.forward(x));
+        match around.residual {
+            Some(residual) => residual + y,
+            None => y,
+        }
     }
 }
 
@@ -420,19 +611,31 @@ impl Conv2d {
     /// # Shapes
     /// `[N, C_in, H, W]` → `[N, C_out, H', W']`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.forward_with(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        self.forward_then(x, Activation::None)
+    }
+
+    /// # Shapes
+    /// `[N, C_in, H, W]` → `[N, C_out, H', W']`
+    pub fn forward_then(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+        self.forward_with(x, self.weight.val(), self.bias.as_ref().map(Param::val), activation)
     }
 
     /// This layer's geometry with other values, as [`ConvBn`] needs it.
-    fn forward_with(&self, x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    fn forward_with(
+        &self,
+        x: Tensor<4>,
+        weight: Tensor<4>,
+        bias: Option<Tensor<1>>,
+        activation: Activation,
+    ) -> Tensor<4> {
         #[cfg(feature = "flex")]
         if self.precision == Precision::Int8 && self.stride == 1 && self.groups == 1 && cpu::takes(&x, &weight) {
             let [_, c_in, kernel_h, kernel_w] = weight.dims();
             if cytomask_kernels::Weight8::holds(c_in, [kernel_h, kernel_w]) {
-                return cpu::conv2d8(x, weight, bias, self.padding, &self.prepared);
+                return cpu::conv2d8(x, weight, bias, self.padding, &self.prepared, activation);
             }
         }
-        conv2d(x, weight, bias, self.stride, self.padding, self.groups)
+        conv2d(x, weight, bias, self.stride, self.padding, self.groups, activation)
     }
 }
 
@@ -488,6 +691,11 @@ impl LayerNorm {
     /// Over `channels`; [`LAYER_NORM_EPS`] and [`TORCH_NORM_EPS`] are the two epsilons in use.
     pub fn new(channels: usize, eps: f64, device: &Device) -> Self {
         Self { weight: parameter([channels], 1.0, device), bias: parameter([channels], 0.0, device), eps }
+    }
+
+    /// Added to the variance.
+    pub fn epsilon(&self) -> f64 {
+        self.eps
     }
 
     /// # Shapes
@@ -565,8 +773,12 @@ impl BatchNorm2d {
     ///
     /// # Shapes
     /// `[N, C, H, W]` → `[N, C, H, W]`
-    pub fn forward_batch_statistics(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::batch_norm_train(x, self.weight.val(), self.bias.val(), TORCH_NORM_EPS).output
+    pub fn forward_batch_statistics(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x, &self.weight.val()) {
+            return cpu::batch_norm(x, self.weight.val(), self.bias.val(), TORCH_NORM_EPS, activation);
+        }
+        activation.apply(ops::batch_norm_train(x, self.weight.val(), self.bias.val(), TORCH_NORM_EPS).output)
     }
 }
 
@@ -600,14 +812,20 @@ impl ConvBn {
     /// # Shapes
     /// `[N, C_in, H, W]` → `[N, C_out, H', W']`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.forward_then(x, Activation::None)
+    }
+
+    /// # Shapes
+    /// `[N, C_in, H, W]` → `[N, C_out, H', W']`
+    pub fn forward_then(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
         #[cfg(feature = "flex")]
         if cpu::takes(&x, &self.c.weight.val()) {
             let norm = [&self.bn.weight, &self.bn.bias, &self.bn.running_mean, &self.bn.running_var].map(Param::val);
             let (weight, bias) = cpu::prepared(&self.prepared, &self.c.weight.val(), norm, || self.folded());
-            return self.c.forward_with(x, weight, Some(bias));
+            return self.c.forward_with(x, weight, Some(bias), activation);
         }
         let (weight, bias) = self.folded();
-        self.c.forward_with(x, weight, Some(bias))
+        self.c.forward_with(x, weight, Some(bias), activation)
     }
 
     /// One weight and bias for both.
@@ -712,6 +930,60 @@ mod tests {
         fn fresh(factor: f32, device: &Device) -> Vec<f32> {
             Self::new(device).map(&mut Scale { factor }).run(device)
         }
+    }
+
+    #[test]
+    fn relative_table_is_indexed_by_query_minus_key() {
+        let table = Tensor::<2>::from_data([[0.0], [1.0], [2.0], [3.0], [4.0]], &Device::flex());
+        assert_eq!(values(relative_table(table.clone(), 3)), [2.0, 1.0, 0.0, 3.0, 2.0, 1.0, 4.0, 3.0, 2.0]);
+        // Five rows resampled to three: centres at 1/3, 2 and 11/3 of the stored rows.
+        let resampled = values(relative_table(resampled_table(table, 2), 2));
+        for (found, expected) in resampled.iter().zip([2.0, 1.0 / 3.0, 11.0 / 3.0, 2.0]) {
+            assert!((found - expected).abs() < 1e-5, "{resampled:?}");
+        }
+    }
+
+    #[test]
+    fn both_ways_of_attention_on_a_map_agree() {
+        let device = Device::flex();
+        let (heads, head) = (3, 8);
+        for (window, order) in
+            [(None, QkvOrder::PartsFirst), (Some(4), QkvOrder::PartsFirst), (Some(5), QkvOrder::HeadsFirst)]
+        {
+            let (h, w) = (9, 13);
+            let [window_h, window_w] = window.map_or([h, w], |side| [side; 2]);
+            let tokens = window_h * window_w;
+            let relative = Positions::Relative {
+                rows: wave([2 * window_h - 1, head], &device),
+                columns: wave([2 * window_w - 1, head], &device) * 0.5,
+            };
+            for positions in [relative, Positions::Table(wave([heads, tokens, tokens], &device))] {
+                let outside = Some(wave([3 * heads * head], &device));
+                let attention = MapAttention { heads, order, window, outside, positions };
+                let qkv = wave([2, h, w, 3 * heads * head], &device);
+                let fast = values(map_attention(qkv.clone(), attention.clone()));
+                let plain = values(map_attention_by_windows(qkv, attention));
+                for (index, (fast, plain)) in fast.iter().zip(&plain).enumerate() {
+                    assert!((fast - plain).abs() < 1e-5, "{window:?} {order:?} at {index}: {fast}, {plain}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_layer_around_equals_its_parts() {
+        let device = Device::flex();
+        let layer = Linear::new(6, 5, &device).map(&mut Ones);
+        let norm = LayerNorm::new(6, TORCH_NORM_EPS, &device);
+        let (x, residual) = (wave([2, 7, 6], &device), wave([2, 7, 5], &device));
+        let expected = values(gelu(layer.forward(norm.forward(x.clone()))) + residual.clone());
+        let around = Around { norm: Some(&norm), activation: Activation::Gelu, residual: Some(residual.clone()) };
+        let found = values(layer.forward_around(x.clone(), around));
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5, "{found}, {expected}");
+        }
+        assert_eq!(values(x), values(wave([2, 7, 6], &device)), "what others hold is not handed on");
+        assert_eq!(values(residual), values(wave([2, 7, 5], &device)));
     }
 
     struct Ones;

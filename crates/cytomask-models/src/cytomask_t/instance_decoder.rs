@@ -7,7 +7,7 @@ use burn::{
 
 use super::config::CytomaskTConfig;
 use crate::{
-    layers::{Conv2d, ConvBn, relu, upsample2},
+    layers::{Activation, Conv2d, ConvBn, upsample2},
     tiny_vit::TinyVitTaps,
 };
 
@@ -59,7 +59,7 @@ impl InstanceDecoder {
                 Some(coarser) => upsample2(coarser.clone()) + skip,
                 None => skip,
             };
-            self.blocks[index].iter().fold(x, |x, block| relu(block.forward(x)))
+            self.blocks[index].iter().fold(x, |x, block| block.forward_then(x, Activation::Relu))
         };
         let f16 = level(0, None, taps.embedding.clone());
         let f8 = level(1, Some(&f16), taps.t8.clone());

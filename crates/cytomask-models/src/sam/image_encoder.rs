@@ -14,8 +14,8 @@ use super::config::VitConfig;
 use crate::{
     error::Error,
     layers::{
-        Conv2d, LAYER_NORM_EPS, LayerNorm, LayerNorm2d, Linear, gelu, join_windows, parameter, partition_windows,
-        relative_attention, resize_bilinear,
+        Activation, Around, Conv2d, LAYER_NORM_EPS, LayerNorm, LayerNorm2d, Linear, MapAttention, Positions, QkvOrder,
+        layer_norm, linear, map_attention, parameter, resampled_table, resize_bilinear,
     },
 };
 
@@ -111,7 +111,14 @@ impl PatchEmbed {
     /// # Shapes
     /// `[N, 3, H, W]` → `[N, h, w, C]`
     fn forward(&self, image: Tensor<4>) -> Tensor<4> {
-        self.proj.forward(image).permute([0, 2, 3, 1])
+        // Patches do not overlap: each is a row of one product.
+        let weight = self.proj.weight.val();
+        let [c_out, channels, side, _] = weight.dims();
+        let [n, _, h, w] = image.dims();
+        let (h, w) = (h / side, w / side);
+        let patches = image.reshape([n, channels, h, side, w, side]).permute([0, 2, 4, 1, 3, 5]);
+        let patches = patches.reshape([n, h, w, channels * side * side]);
+        linear(patches, weight.reshape([c_out, channels * side * side]), self.proj.bias.as_ref().map(Param::val))
     }
 }
 
@@ -151,15 +158,8 @@ impl Block {
     /// # Shapes
     /// `[N, h, w, C]` → `[N, h, w, C]`
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [_, h, w, _] = x.dims();
-        let normed = self.norm1.forward(x.clone());
-        let attended = match self.window {
-            // The norm comes before the padding: padded tokens are zeros, carry the bias of `qkv`, and are attended to.
-            Some(size) => join_windows(self.attn.forward(partition_windows(normed, size)), [h, w]),
-            None => self.attn.forward(normed),
-        };
-        let x = x + attended;
-        x.clone() + self.mlp.forward(self.norm2.forward(x))
+        let x = self.attn.forward(x, &self.norm1, self.window);
+        self.mlp.forward(x, &self.norm2)
     }
 }
 
@@ -177,10 +177,14 @@ impl MlpBlock {
         Self { lin1: Linear::new(channels, hidden, device), lin2: Linear::new(hidden, channels, device) }
     }
 
+    /// With the norm before it and the residual.
+    ///
     /// # Shapes
     /// `[..., C]` → `[..., C]`
-    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.lin2.forward(gelu(self.lin1.forward(x)))
+    fn forward<const D: usize>(&self, x: Tensor<D>, norm: &LayerNorm) -> Tensor<D> {
+        let around = Around { norm: Some(norm), activation: Activation::Gelu, residual: None };
+        let hidden = self.lin1.forward_around(x.clone(), around);
+        self.lin2.forward_around(hidden, Around { residual: Some(x), ..Around::default() })
     }
 }
 
@@ -210,36 +214,27 @@ impl Attention {
         }
     }
 
+    /// With the norm before it and the residual.
+    ///
     /// # Shapes
     /// `[N, h, w, C]` → `[N, h, w, C]`
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [n, h, w, c] = x.dims();
-        let (heads, head) = (self.heads, c / self.heads);
-        let qkv = self.qkv.forward(x).reshape([n, h * w, 3, heads, head]).permute([2, 0, 3, 1, 4]);
-        // Views of one tensor, [N, heads, h · w, head].
-        let [q, k, v] = [0, 1, 2].map(|part| qkv.clone().slice_dim(0, part..part + 1).squeeze_dim::<4>(0));
-        let table_h = relative_table(self.rel_pos_h.val(), h);
-        let table_w = relative_table(self.rel_pos_w.val(), w);
-        let attended = relative_attention(q, k, v, table_h, table_w);
-        self.proj.forward(attended.swap_dims(1, 2).reshape([n, h, w, c]))
+    fn forward(&self, x: Tensor<4>, norm: &LayerNorm, window: Option<usize>) -> Tensor<4> {
+        let [_, h, w, _] = x.dims();
+        let qkv = self.qkv.forward_around(x.clone(), Around { norm: Some(norm), ..Around::default() });
+        let attention = MapAttention {
+            heads: self.heads,
+            order: QkvOrder::PartsFirst,
+            window,
+            // The norm comes before the padding: padded tokens are zeros, carry the bias of `qkv`, and are attended to.
+            outside: self.qkv.bias.as_ref().map(Param::val),
+            positions: Positions::Relative {
+                rows: resampled_table(self.rel_pos_h.val(), window.unwrap_or(h)),
+                columns: resampled_table(self.rel_pos_w.val(), window.unwrap_or(w)),
+            },
+        };
+        let attended = map_attention(qkv, attention);
+        self.proj.forward_around(attended, Around { residual: Some(x), ..Around::default() })
     }
-}
-
-/// The rows of a relative table that each pair of positions on one axis uses: `out[q, k] = table[q − k + side − 1]`.
-///
-/// # Shapes
-/// `[L, head]` → `[side, side, head]`; `L` other than `2 · side − 1` is resampled linearly.
-fn relative_table(table: Tensor<2>, side: usize) -> Tensor<3> {
-    let [length, head] = table.dims();
-    let device = table.device();
-    let table = if length == 2 * side - 1 {
-        table
-    } else {
-        let row = table.transpose().reshape([1, head, 1, length]);
-        resize_bilinear(row, [1, 2 * side - 1]).reshape([head, 2 * side - 1]).transpose()
-    };
-    let rows: Vec<i32> = (0..side).flat_map(|q| (0..side).map(move |k| (q + side - 1 - k) as i32)).collect();
-    table.select(0, Tensor::from_data(rows.as_slice(), &device)).reshape([side, side, head])
 }
 
 /// From tokens to the embedding. Indices are those of the reference's sequence.
@@ -268,25 +263,11 @@ impl Neck {
     /// # Shapes
     /// `[N, h, w, C]` → `[N, 256, h, w]`
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self._0.forward(x.permute([0, 3, 1, 2]));
-        self._3.forward(self._2.forward(self._1.forward(x)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{DeviceChoice, loading::values};
-
-    #[test]
-    fn relative_table_is_indexed_by_query_minus_key() {
-        let device = DeviceChoice::Cpu.open().unwrap();
-        let table = Tensor::<2>::from_data([[0.0], [1.0], [2.0], [3.0], [4.0]], &device);
-        assert_eq!(values(relative_table(table.clone(), 3)), [2.0, 1.0, 0.0, 3.0, 2.0, 1.0, 4.0, 3.0, 2.0]);
-        // Five rows resampled to three: centres at 1/3, 2 and 11/3 of the stored rows.
-        let resampled = values(relative_table(table, 2));
-        for (found, expected) in resampled.iter().zip([2.0, 1.0 / 3.0, 11.0 / 3.0, 2.0]) {
-            assert!((found - expected).abs() < 1e-5, "{resampled:?}");
-        }
+        // A 1 × 1 convolution of tokens is a product, and their norm one of rows.
+        let weight = self._0.weight.val();
+        let [c_out, c_in, _, _] = weight.dims();
+        let x = linear(x, weight.reshape([c_out, c_in]), None);
+        let x = layer_norm(x, self._1.weight.val(), self._1.bias.val(), LAYER_NORM_EPS);
+        self._3.forward(self._2.forward(x.permute([0, 3, 1, 2])))
     }
 }

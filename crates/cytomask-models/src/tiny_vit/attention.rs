@@ -7,7 +7,8 @@ use burn::{
 
 use super::encoder::depthwise;
 use crate::layers::{
-    ConvBn, LayerNorm, Linear, TORCH_NORM_EPS, attention, gelu, join_windows, parameter, partition_windows,
+    Activation, Around, ConvBn, LayerNorm, Linear, MapAttention, Positions, QkvOrder, TORCH_NORM_EPS, map_attention,
+    parameter,
 };
 
 /// Attention, local convolution and MLP of one block.
@@ -34,10 +35,9 @@ impl TinyVitBlock {
     /// `[N, C, H, W]` → `[N, C, H, W]`, any `H`, `W`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = x.permute([0, 2, 3, 1]); // [N, H, W, C]
-        let x = self.attn.forward(x.clone()) + x;
+        let x = self.attn.forward(x);
         let x = self.local_conv.forward(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
-        let x = self.mlp.forward(x.clone()) + x;
-        x.permute([0, 3, 1, 2])
+        self.mlp.forward(x).permute([0, 3, 1, 2])
     }
 }
 
@@ -69,36 +69,34 @@ impl WindowAttention {
         }
     }
 
-    /// Windows are padded with zeros BEFORE the layer norm, as upstream does: padded tokens enter as the norm's bias and are
-    /// attended to.
+    /// With the residual. Windows are padded with zeros BEFORE the layer norm, as upstream does: padded tokens enter as the norm's
+    /// bias and are attended to.
     ///
     /// # Shapes
     /// `[N, H, W, C]` → `[N, H, W, C]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [_, h, w, c] = x.dims();
-        let tokens = self.window * self.window;
-        let windows = partition_windows(x, self.window); // [B, window, window, C]
-        let count = windows.dims()[0];
-        let qkv = self
-            .qkv
-            .forward(self.norm.forward(windows.reshape([count, tokens, c])))
-            .reshape([count, tokens, self.heads, 3, c / self.heads])
-            .permute([3, 0, 2, 1, 4]); // [3, B, heads, tokens, head]
-        let [query, key, value] = [0, 1, 2].map(|index| qkv.clone().slice_dim(0, index..index + 1).squeeze_dim::<4>(0));
-        let y = attention(query, key, value, Some(self.bias()));
-        let y = self.proj.forward(y.swap_dims(1, 2).reshape([count, tokens, c]));
-        join_windows(y.reshape([count, self.window, self.window, c]), [h, w])
+        let qkv = self.qkv.forward_around(x.clone(), Around { norm: Some(&self.norm), ..Around::default() });
+        let outside = self.qkv.forward(self.norm.bias.val().unsqueeze::<2>()).squeeze_dim::<1>(0);
+        let attention = MapAttention {
+            heads: self.heads,
+            order: QkvOrder::HeadsFirst,
+            window: Some(self.window),
+            outside: Some(outside),
+            positions: Positions::Table(self.bias()),
+        };
+        let attended = map_attention(qkv, attention);
+        self.proj.forward_around(attended, Around { residual: Some(x), ..Around::default() })
     }
 
-    /// `[1, heads, tokens, tokens]`
-    fn bias(&self) -> Tensor<4> {
+    /// `[heads, tokens, tokens]`
+    fn bias(&self) -> Tensor<3> {
         let tokens = self.window * self.window;
         let biases = self.attention_biases.val();
         let indices = Tensor::<1, Int>::from_data(
             TensorData::new(distance_indices(self.window), [tokens * tokens]),
             &biases.device(),
         );
-        biases.select(1, indices).reshape([1, self.heads, tokens, tokens])
+        biases.select(1, indices).reshape([self.heads, tokens, tokens])
     }
 }
 
@@ -138,9 +136,11 @@ impl TinyVitMlp {
         }
     }
 
-    /// `[N, H, W, C]` → `[N, H, W, C]`, without the residual.
+    /// `[N, H, W, C]` → `[N, H, W, C]`, with the residual.
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.fc2.forward(gelu(self.fc1.forward(self.norm.forward(x))))
+        let around = Around { norm: Some(&self.norm), activation: Activation::Gelu, residual: None };
+        let hidden = self.fc1.forward_around(x.clone(), around);
+        self.fc2.forward_around(hidden, Around { residual: Some(x), ..Around::default() })
     }
 }
 

@@ -8,7 +8,7 @@ use burn::{
 use super::{attention::TinyVitBlock, config::TinyVitConfig};
 use crate::{
     error::Error,
-    layers::{Conv2d, ConvBn, LayerNorm2d, gelu},
+    layers::{Activation, Conv2d, ConvBn, LayerNorm2d, gelu},
 };
 
 /// Image encoder of MobileSAM. Field names are the checkpoint's keys under `image_encoder.`.
@@ -98,7 +98,7 @@ impl PatchEmbed {
 
     /// `[N, 3, H, W]` → `[N, C / 2, H / 2, W / 2]` and `[N, C, H / 4, W / 4]`.
     fn forward(&self, image: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let half = gelu(self.seq._0.forward(image));
+        let half = self.seq._0.forward_then(image, Activation::Gelu);
         (half.clone(), self.seq._2.forward(half))
     }
 }
@@ -203,8 +203,8 @@ impl MbConv {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = gelu(self.conv1.forward(x.clone()));
-        let y = gelu(self.conv2.forward(y));
+        let y = self.conv1.forward_then(x.clone(), Activation::Gelu);
+        let y = self.conv2.forward_then(y, Activation::Gelu);
         gelu(self.conv3.forward(y) + x)
     }
 }
@@ -230,8 +230,8 @@ impl PatchMerging {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = gelu(self.conv1.forward(x));
-        let x = gelu(self.conv2.forward(x));
+        let x = self.conv1.forward_then(x, Activation::Gelu);
+        let x = self.conv2.forward_then(x, Activation::Gelu);
         self.conv3.forward(x)
     }
 }
