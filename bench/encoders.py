@@ -9,7 +9,8 @@ decoder micro_sam and torch_em, the ONNX rows onnx and onnxruntime.
 Each round runs every contestant once, one after the other, each in a process of its own: it loads, computes once (which
 prepares weights, fills caches) and is timed while it computes again. Medians over the rounds with their extremes; `CPU s`
 counts all threads; `peak` is the most memory the process ever held. The last columns are PyTorch f32 over the contestant.
-Largest differences of the outputs from PyTorch's are said, so that all are known to compute the same.
+Largest differences of the outputs from PyTorch's and the root of their mean square over that of PyTorch's are said, so that all
+are known to compute the same, those with fewer bits to their precision.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = {"vit_b": "vit_b_with_decoder.pt", "vit_t": "vit_t_with_decoder.pt", "vit_l": "vit_l.pth", "vit_h": "vit_h.pth"}
-CONTESTANTS = ("cytomask", "torch-f32", "torch-bf16", "onnx-f32")
+CONTESTANTS = ("cytomask", "cytomask-bf16", "cytomask-int8", "torch-f32", "torch-bf16", "onnx-f32")
 
 
 def worker(contestant, model, stage, path, side, save):
@@ -119,15 +120,17 @@ def measure(contestant, model, stage, path, options, folder):
     environment = dict(os.environ)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         environment[name] = str(options.threads)
-    if contestant == "cytomask":
-        command = [options.stages, path, "--side", options.side, "--runs", 2, "--stage", stage, "--save", folder / "ours"]
+    ours = contestant.startswith("cytomask")
+    if ours:
+        command = [options.stages, path, "--side", options.side, "--runs", 2, "--stage", stage, "--save", folder / contestant]
+        command += ["--precision", contestant.partition("-")[2] or "f32"]
     else:
         command = [sys.executable, __file__, "--worker", contestant, model, stage, path, options.side, folder]
         if options.mobile_sam:
             environment["PYTHONPATH"] = os.pathsep.join([str(options.mobile_sam), environment.get("PYTHONPATH", "")])
     done = subprocess.run([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if contestant != "cytomask":
+    if not ours:
         return lines[-1]
     run = [line for line in lines if line.get("stage") == stage][-1]
     return {"wall_s": run["wall_s"], "cpu_s": run["user_s"] + run["system_s"], "peak_mib": lines[-1]["peak_mib"]}
@@ -136,12 +139,13 @@ def measure(contestant, model, stage, path, options, folder):
 def difference(folder, contestant, stage):
     import numpy as np
 
-    file = folder / "ours" / f"{stage}.f32" if contestant == "cytomask" else folder / f"{contestant}-{stage}.f32"
+    ours = contestant.startswith("cytomask")
+    file = folder / contestant / f"{stage}.f32" if ours else folder / f"{contestant}-{stage}.f32"
     expected = folder / f"torch-f32-{stage}.f32"
     if not (file.exists() and expected.exists()):
-        return float("nan")
+        return float("nan"), float("nan")
     found, expected = (np.fromfile(name, np.float32) for name in (file, expected))
-    return float(np.abs(found - expected).max())
+    return float(np.abs(found - expected).max()), float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
 
 
 def spread(values):
@@ -160,10 +164,11 @@ def compare(model, stage, path, options, folder):
     torch = found.get("torch-f32")
     for name, runs in found.items():
         column = lambda key, of=runs: [run[key] for run in of]
+        largest, relative = difference(folder, name, stage)
         ratio = lambda key: statistics.median(a[key] / b[key] for a, b in zip(torch, runs)) if torch else float("nan")
         print(
             f"| {model} | {stage} | {name} | {spread(column('wall_s'))} | {spread(column('cpu_s'))} "
-            f"| {max(column('peak_mib')):.0f} | {ratio('wall_s'):.2f} | {ratio('cpu_s'):.2f} | {difference(folder, name, stage):.1e} |",
+            f"| {max(column('peak_mib')):.0f} | {ratio('wall_s'):.2f} | {ratio('cpu_s'):.2f} | {largest:.1e} | {relative:.1e} |",
             flush=True,
         )
 
@@ -191,8 +196,8 @@ def main():
         folder = pathlib.Path(folder)
         grid = 256 * (options.side // 16) ** 2
         np.sin(np.arange(grid, dtype=np.float64) * 0.37).astype(np.float32).tofile(folder / "embedding.f32")
-        print("| model | stage | program | wall s | CPU s | peak MiB | × wall | × CPU | largest difference |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        print("| model | stage | program | wall s | CPU s | peak MiB | × wall | × CPU | largest difference | relative error |")
+        print("|---|---|---|---|---|---|---|---|---|---|")
         for model in options.models:
             path = options.weights / FILES[model]
             if not path.exists():

@@ -10,8 +10,9 @@ use serde_json::Value;
 use crate::inputs;
 use crate::outputs::Targets;
 
-/// What of a provenance must agree. The input's path may change, its content not.
-const IDENTITY: [&str; 7] = ["program", "version", "model", "mode", "settings", "normalization", "arguments"];
+/// What of a provenance must agree. The input's path may change, its content not. The precision is absent where it is f32.
+const IDENTITY: [&str; 8] =
+    ["program", "version", "model", "mode", "settings", "normalization", "arguments", "precision"];
 
 /// What is known of an image's results before any work.
 #[derive(Debug, PartialEq)]
@@ -88,6 +89,9 @@ mod tests {
         assert_eq!(with("/input/sha256", "78"), State::Outdated("the image changed".into()));
         assert_eq!(with("/settings/min_size", "4"), State::Outdated("other settings".into()));
         assert_eq!(with("/version", "2"), State::Outdated("other version".into()));
+        let mut reduced = expected.clone();
+        reduced["precision"] = json!("int8");
+        assert_eq!(state(&targets, &reduced), State::Outdated("other precision".into()));
         let with_overlay = Targets::new(folder.path(), "a", &[Export::Tiff, Export::Csv, Export::Overlay]);
         assert_eq!(state(&with_overlay, &expected), State::Outdated("a_overlay.png is not among its results".into()));
 

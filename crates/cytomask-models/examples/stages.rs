@@ -1,6 +1,7 @@
 //! Times encoder and instance decoder of a checkpoint on the CPU.
 //!
-//! `stages CHECKPOINT [--decoder CHECKPOINT] [--side PIXELS] [--runs N] [--stage encoder|instance_decoder] [--save FOLDER]`
+//! `stages CHECKPOINT [--decoder CHECKPOINT] [--side PIXELS] [--runs N] [--stage encoder|instance_decoder] [--save FOLDER]
+//! [--precision f32|bf16|int8]`
 //!
 //! One line of JSON for each run: `stage`, `run`, `wall_s`, `user_s`, `system_s` (of all threads, to 10 ms). The first run of a
 //! stage brings the weights into order; those after it are what a second image costs. A last line gives the model, its side, the
@@ -13,9 +14,10 @@ use std::{path::PathBuf, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_models::{
-    Family,
+    Family, Precision,
     cytomask_t::{CYTOMASK_T, CytomaskT},
     loading::{load_into, values},
+    precision::SetPrecision as _,
     sam::{ImageEncoder, VIT_B, VIT_H, VIT_L},
     tiny_vit::{TinyVit, VIT_T},
     unetr::{Unetr, UnetrConfig},
@@ -31,19 +33,22 @@ struct Arguments {
     runs: usize,
     stage: Option<String>,
     save: Option<PathBuf>,
+    precision: Precision,
 }
 
 impl Arguments {
     fn parse() -> Result<Self, Failure> {
         let mut arguments = std::env::args().skip(1);
         let checkpoint = arguments.next().ok_or("expected a checkpoint")?.into();
-        let mut parsed = Self { checkpoint, decoder: None, side: 1024, runs: 3, stage: None, save: None };
+        let mut parsed =
+            Self { checkpoint, decoder: None, side: 1024, runs: 3, stage: None, save: None, precision: Precision::F32 };
         while let Some(flag) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{flag}: expected a value"))?;
             match flag.as_str() {
                 "--decoder" => parsed.decoder = Some(value.into()),
                 "--side" => parsed.side = value.parse()?,
                 "--runs" => parsed.runs = value.parse()?,
+                "--precision" => parsed.precision = value.parse()?,
                 "--stage" => parsed.stage = Some(value),
                 "--save" => parsed.save = Some(value.into()),
                 _ => return Err(format!("unknown option {flag}").into()),
@@ -118,7 +123,8 @@ fn main() -> Result<(), Failure> {
     let loaded = match family {
         Family::CytomaskT => time_cytomask_t(&arguments, checkpoint.model(), &device)?,
         Family::VitT => {
-            let encoder = load_into(TinyVit::new(&VIT_T, &device), checkpoint.model(), "image_encoder.")?.module;
+            let mut encoder = load_into(TinyVit::new(&VIT_T, &device), checkpoint.model(), "image_encoder.")?.module;
+            encoder.set_precision(arguments.precision);
             let decoder = unetr(separate.as_ref().unwrap_or(&checkpoint), &arguments, &device)?;
             let loaded = started.elapsed();
             time_sam(&arguments, |image| Ok(encoder.forward(image)?), decoder.as_ref(), &device)?;
@@ -131,7 +137,8 @@ fn main() -> Result<(), Failure> {
                 _ => VIT_H,
             };
             let encoder = ImageEncoder::new(&config.encoder, &device);
-            let encoder = load_into(encoder, checkpoint.model(), "image_encoder.")?.module;
+            let mut encoder = load_into(encoder, checkpoint.model(), "image_encoder.")?.module;
+            encoder.set_precision(arguments.precision);
             let decoder = unetr(separate.as_ref().unwrap_or(&checkpoint), &arguments, &device)?;
             let loaded = started.elapsed();
             time_sam(&arguments, |image| Ok(encoder.forward(image)?), decoder.as_ref(), &device)?;
@@ -154,7 +161,9 @@ fn main() -> Result<(), Failure> {
 fn unetr(checkpoint: &Checkpoint, arguments: &Arguments, device: &Device) -> Result<Option<Unetr>, Failure> {
     let Some(tensors) = checkpoint.decoder().filter(|_| arguments.wants("instance_decoder")) else { return Ok(None) };
     let config = UnetrConfig::detect(TensorMap::names(tensors));
-    Ok(Some(load_into(Unetr::new(&config, device), tensors, "")?.module))
+    let mut decoder = load_into(Unetr::new(&config, device), tensors, "")?.module;
+    decoder.set_precision(arguments.precision);
+    Ok(Some(decoder))
 }
 
 fn time_sam(
@@ -184,7 +193,8 @@ fn time_cytomask_t(
     device: &Device,
 ) -> Result<std::time::Duration, Failure> {
     let started = Instant::now();
-    let model = CytomaskT::load(&CYTOMASK_T, tensors, device)?;
+    let mut model = CytomaskT::load(&CYTOMASK_T, tensors, device)?;
+    model.set_precision(arguments.precision);
     let loaded = started.elapsed();
     let image = input(arguments.side, device);
     let taps = arguments.time(

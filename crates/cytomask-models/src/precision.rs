@@ -69,7 +69,7 @@ impl std::fmt::Display for Precision {
 }
 
 /// Networks whose layers can take another format.
-pub(crate) trait SetPrecision {
+pub trait SetPrecision {
     /// Changes the layers that are robust to it. They are prepared anew when they next run.
     fn set_precision(&mut self, precision: Precision);
 }
