@@ -493,7 +493,7 @@ impl<'a> Batch<'a> {
         let held = source.description();
         let from = selection.resolve(held).with_context(|| input.path.display().to_string())?;
         let size = held.size;
-        let picture = if self.segmenter.plan(size, 1.0)?.len() > 1 {
+        let picture = if self.segmenter.reads_in_parts(size)? {
             Picture::Stored(Box::new(source))
         } else {
             let whole = Rect::whole(size);

@@ -29,6 +29,7 @@ mod timings;
 #[cfg(feature = "train")]
 mod train;
 mod tune;
+mod volume;
 
 use std::process::ExitCode;
 

@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
     let (timings, begun) = (Timings::default(), Instant::now());
     let segmenter = prepare(arguments)?;
     timings.add(Stage::Open, begun);
+    if let (Some(volume), false) = (arguments.flows.volume(), arguments.dry_run) {
+        return crate::volume::run(arguments, &segmenter, &images, volume);
+    }
     if arguments.dry_run {
         let images: Vec<PathBuf> = images.into_iter().map(|input| input.path).collect();
         return estimate::run(arguments, &segmenter, &images);

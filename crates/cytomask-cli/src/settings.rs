@@ -34,10 +34,10 @@ pub(crate) fn strategy(arguments: &SegmentArgs, model: &Model) -> Result<Strateg
 /// Refuses a mode that the model cannot serve. Maps made elsewhere are for AIS and APG.
 pub(crate) fn check_mode(strategy: &Strategy, model: &Model, given_maps: bool) -> Result<()> {
     match (strategy, model.flow_predictor()) {
+        (Strategy::Flows(_), _) if given_maps => Ok(()),
         (Strategy::Flows(_), None) => {
             bail!("--mode flows: {} predicts no flows; cpsam and cyto3 do (`cytomask models list`)", model.name())
         }
-        (Strategy::Flows(_), Some(_)) if given_maps => bail!("--fields: has no effect in mode flows"),
         (Strategy::Flows(_), _) | (_, None) => Ok(()),
         (other, Some(_)) => bail!("--mode {}: {} predicts flows; use --mode flows", other.name(), model.name()),
     }

@@ -11,7 +11,7 @@ use tiff::encoder::compression::DeflateLevel;
 use tiff::encoder::{Compression, Rational, TiffEncoder, TiffKind, TiffValue};
 use tiff::tags::{ResolutionUnit, Tag};
 
-use crate::{Error, ErrorKind, Labels, Result};
+use crate::{Error, ErrorKind, LabelStack, Labels, Result};
 
 /// What a file is written through.
 pub trait WriteSeek: Write + Seek {}
@@ -221,8 +221,29 @@ pub fn write_labels_tiff_with(path: impl AsRef<Path>, labels: &Labels, notes: Ti
     write_atomically(path, |writer| {
         not_empty(labels.size())?;
         match narrow_ids(labels) {
-            Some(ids) => write_tiff_page::<Gray16>(writer, labels.size(), &ids, notes),
-            None => write_tiff_page::<Gray32>(writer, labels.size(), labels.as_slice(), notes),
+            Some(ids) => write_tiff_pages::<Gray16>(writer, labels.size(), &ids, notes),
+            None => write_tiff_pages::<Gray32>(writer, labels.size(), labels.as_slice(), notes),
+        }
+        .map_err(|error| Error::new(ErrorKind::Io, "cannot write TIFF").with_source(error))
+    })
+}
+
+/// Writes a stack of ids as a TIFF of one page a plane, which ImageJ and Cellpose read as slices; number types as in
+/// [`write_labels_tiff`].
+///
+/// # Errors
+/// As [`write_labels_tiff`].
+pub fn write_label_stack_tiff(path: impl AsRef<Path>, labels: &LabelStack) -> Result<()> {
+    let [depth, height, width] = labels.size();
+    let description = format!("ImageJ=1.11a\nimages={depth}\nslices={depth}\nhyperstack=false\n");
+    let notes = TiffNotes { description: Some(&description), pixel_size_um: None };
+    write_atomically(path, |writer| {
+        not_empty([height, width])?;
+        let ids = labels.as_slice();
+        let narrow: Option<Vec<u16>> = ids.iter().map(|&id| u16::try_from(id).ok()).collect();
+        match narrow {
+            Some(ids) => write_tiff_pages::<Gray16>(writer, [height, width], &ids, notes),
+            None => write_tiff_pages::<Gray32>(writer, [height, width], ids, notes),
         }
         .map_err(|error| Error::new(ErrorKind::Io, "cannot write TIFF").with_source(error))
     })
@@ -236,7 +257,7 @@ pub fn narrow_ids(labels: &Labels) -> Option<Vec<u16>> {
 /// Raw pixels from which on a TIFF's 32-bit offsets might not do; deflate may lengthen data a little.
 const BIG_TIFF: u64 = (1 << 32) - (1 << 26);
 
-fn write_tiff_page<C: ColorType>(
+fn write_tiff_pages<C: ColorType>(
     writer: &mut dyn WriteSeek,
     size: [u32; 2],
     ids: &[C::Inner],
@@ -262,16 +283,19 @@ where
     [C::Inner]: TiffValue,
 {
     let mut encoder = encoder.with_compression(Compression::Deflate(DeflateLevel::Balanced));
-    let mut page = encoder.new_image::<C>(w, h)?;
-    if let Some([y, x]) = notes.pixel_size_um {
-        page.resolution_unit(ResolutionUnit::Centimeter);
-        page.x_resolution(per_centimetre(x));
-        page.y_resolution(per_centimetre(y));
+    for (index, plane) in ids.chunks_exact(h as usize * w as usize).enumerate() {
+        let mut page = encoder.new_image::<C>(w, h)?;
+        if let Some([y, x]) = notes.pixel_size_um {
+            page.resolution_unit(ResolutionUnit::Centimeter);
+            page.x_resolution(per_centimetre(x));
+            page.y_resolution(per_centimetre(y));
+        }
+        if let Some(text) = notes.description.filter(|_| index == 0) {
+            page.encoder().write_tag(Tag::ImageDescription, text)?;
+        }
+        page.write_data(plane)?;
     }
-    if let Some(text) = notes.description {
-        page.encoder().write_tag(Tag::ImageDescription, text)?;
-    }
-    page.write_data(ids)
+    Ok(())
 }
 
 /// 10,000 µm by the size of a pixel, with as many digits as 32 bits hold.

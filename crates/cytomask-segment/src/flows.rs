@@ -1,16 +1,14 @@
 //! Flows: each pixel of an object follows the network's vectors to the object's centre; pixels that meet are one object.
 //!
 //! Stringer et al., "Cellpose", Nature Methods 2021, and Pachitariu et al., "Cellpose-SAM", 2025; reference: `dynamics.py` of
-//! cellpose 4 (settings under its names). Missing here: 3-D.
+//! cellpose 4 (settings under its names). Three dimensions: [`crate::volume`].
 
-use std::collections::HashMap;
-
-use cytomask_image::{Labels, Rect};
+use cytomask_image::{Labels, Rect, Tile};
 use rayon::prelude::*;
 
 use crate::ops::flow_targets::flows_from_labels;
 use crate::segmentation::{ObjectOrigin, Segmentation};
-use crate::stitch::Found;
+use crate::stitch::{Found, keeps};
 
 /// Flow networks are trained on unit vectors times this.
 pub(crate) const FLOW_SCALE: f32 = 5.0;
@@ -60,6 +58,13 @@ impl FlowFields {
     }
 }
 
+/// Which rows of an image maps are of.
+struct Rows {
+    first: u32,
+    /// Rows of the whole image.
+    height: u32,
+}
+
 /// Settings, under Cellpose's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flows {
@@ -88,17 +93,43 @@ impl Flows {
     /// # Panics
     /// When a map does not hold `h * w` samples.
     pub fn segment(&self, fields: &FlowFields) -> Segmentation {
+        self.segment_rows(fields, &Rows { first: 0, height: fields.size[0] })
+    }
+
+    /// Objects of some rows of an image, `tile.outer`, as far as `tile` keeps them by their centroids; for images too large to be held.
+    ///
+    /// Pixels go where they would go in the whole image, unless they leave the rows.
+    ///
+    /// # Panics
+    /// As [`Flows::segment`]; when the maps are not those of `tile.outer`.
+    pub fn tile(&self, fields: &FlowFields, tile: &Tile, size: [u32; 2]) -> Vec<Found> {
+        assert_eq!(fields.size, tile.outer.size(), "size of the maps of a tile");
+        let found = self.segment_rows(fields, &Rows { first: tile.outer.y0, height: size[0] });
+        let masks = found.labels.masks();
+        let kept = found.objects.iter().filter_map(|object| {
+            let anchor = [0, 1].map(|axis| object.centroid[axis].round() as u32);
+            let anchor = [anchor[0] + tile.outer.y0, anchor[1] + tile.outer.x0];
+            let mask = masks[object.id as usize - 1].translate(tile.outer.y0, tile.outer.x0);
+            let origin = ObjectOrigin { score: object.score, ..ObjectOrigin::default() };
+            keeps(tile, anchor).then_some(Found { mask, origin, anchor, prompt: 0, tile: *tile })
+        });
+        kept.collect()
+    }
+
+    fn segment_rows(&self, fields: &FlowFields, rows: &Rows) -> Segmentation {
         let pixels = fields.size[0] as usize * fields.size[1] as usize;
         for (name, map) in
             [("flow_y", &fields.flow_y), ("flow_x", &fields.flow_x), ("cell_probability", &fields.cell_probability)]
         {
             assert_eq!(map.len(), pixels, "samples of {name}");
         }
-        let inside: Vec<usize> =
-            (0..pixels).filter(|&pixel| fields.cell_probability[pixel] > self.cellprob_threshold).collect();
-        let ends = self.follow(fields, &inside);
-        let mut labels = masks_from_ends(fields.size, &inside, &ends);
-        self.drop_large(&mut labels);
+        let mut labels = {
+            let inside: Vec<usize> =
+                (0..pixels).filter(|&pixel| fields.cell_probability[pixel] > self.cellprob_threshold).collect();
+            let ends = self.follow(fields, &inside, rows);
+            masks_from_ends(fields.size, &inside, &ends)
+        };
+        self.drop_large(&mut labels, rows);
         renumber(&mut labels);
         if self.flow_threshold > 0.0 {
             self.drop_inconsistent(&mut labels, fields);
@@ -142,25 +173,29 @@ impl Flows {
     /// The arithmetic is the reference's, step by step in `f32`: positions run from −1 to 1 between the centres of the outermost
     /// pixels, but are looked up as if they ran between the outer edges (PyTorch's `grid_sample` without `align_corners`), and end
     /// points are truncated. A pixel's path depends on nothing but the maps.
-    fn follow(&self, fields: &FlowFields, inside: &[usize]) -> Vec<[u32; 2]> {
+    fn follow(&self, fields: &FlowFields, inside: &[usize], rows: &Rows) -> Vec<[u32; 2]> {
         let [height, width] = fields.size.map(|side| side as usize);
         // One pixel of zeros around, so that no look-up needs a check; flows of the background do not move anything.
         let line = width + 2;
         let mut flow = vec![[0.0_f32; 2]; (height + 2) * line];
-        let last = [height, width].map(|side| (side.max(2) - 1) as f32);
+        // Positions are those of the whole image.
+        let last = [rows.height as usize, width].map(|side| (side.max(2) - 1) as f32);
+        let first_row = rows.first as f32;
+        let lowest_row = height as f32 - 0.5;
         let unit = last.map(|last| (2.0 / f64::from(last)) as f32);
         for &pixel in inside {
             let target = &mut flow[(pixel / width + 1) * line + pixel % width + 1];
             *target = [fields.flow_y[pixel] / FLOW_SCALE * unit[0], fields.flow_x[pixel] / FLOW_SCALE * unit[1]];
         }
-        let half = [height as f32 / 2.0, width as f32 / 2.0];
+        let half = [rows.height as f32 / 2.0, width as f32 / 2.0];
         let steps = self.steps(fields.scale);
         let follow_one = |&pixel: &usize| {
-            let start = [pixel / width, pixel % width];
+            let start = [pixel / width + rows.first as usize, pixel % width];
             let mut at = [0, 1].map(|axis| start[axis] as f32 / last[axis] * 2.0 - 1.0);
             for _ in 0..steps {
                 // Between −0.5 and the side − 0.5; one more for the margin keeps it positive.
-                let place = [0, 1].map(|axis| (at[axis] + 1.0) * half[axis] - 0.5);
+                let mut place = [0, 1].map(|axis| (at[axis] + 1.0) * half[axis] - 0.5);
+                place[0] = (place[0] - first_row).clamp(-0.5, lowest_row);
                 let corner = place.map(|place| (place + 1.0) as usize);
                 let [south, east] = [0, 1].map(|axis| place[axis] + 1.0 - corner[axis] as f32);
                 let [north, west] = [1.0 - south, 1.0 - east];
@@ -174,13 +209,15 @@ impl Flows {
                     at[axis] = (at[axis] + step).clamp(-1.0, 1.0);
                 }
             }
-            [0, 1].map(|axis| ((at[axis] + 1.0) * 0.5 * last[axis]) as u32)
+            let end = [0, 1].map(|axis| ((at[axis] + 1.0) * 0.5 * last[axis]) as u32);
+            [end[0].saturating_sub(rows.first), end[1]]
         };
         inside.par_iter().map(follow_one).collect()
     }
 
-    fn drop_large(&self, labels: &mut Labels) {
-        let most = labels.as_slice().len() as f64 * self.max_size_fraction;
+    fn drop_large(&self, labels: &mut Labels, rows: &Rows) {
+        let pixels = f64::from(rows.height) * f64::from(labels.size()[1]);
+        let most = pixels * self.max_size_fraction;
         labels.retain_areas(|area| area as f64 <= most);
     }
 
@@ -267,10 +304,15 @@ fn grow(histogram: &[u32], width: usize, seed: usize, mut visit: impl FnMut(usiz
 
 /// Ids `1..=n` in the order in which objects are met row by row. The order decides which of two objects owns a filled hole.
 fn renumber(labels: &mut Labels) {
-    let mut ids = HashMap::new();
+    let mut ids = vec![0_u32; labels.max_id() as usize + 1];
+    let mut last = 0;
     for id in labels.as_mut_slice().iter_mut().filter(|id| **id != 0) {
-        let next = ids.len() as u32 + 1;
-        *id = *ids.entry(*id).or_insert(next);
+        let new = &mut ids[*id as usize];
+        if *new == 0 {
+            last += 1;
+            *new = last;
+        }
+        *id = *new;
     }
 }
 
@@ -351,6 +393,36 @@ mod tests {
         assert_eq!(found.objects.len(), 6);
         assert!(mean_best_iou(&truth, &found.labels) > 0.97, "{}", mean_best_iou(&truth, &found.labels));
         assert!(found.objects.iter().all(|object| object.score > 0.99));
+    }
+
+    #[test]
+    fn bands_of_rows_find_what_the_whole_shows() {
+        let truth = discs([97, 131]);
+        let whole = perfect(&truth);
+        let expected = Flows::default().segment(&whole);
+        let mut found = Vec::new();
+        for tile in cytomask_image::tiles([97, 131], [45, 131], [30, 0]) {
+            let rows = tile.outer.y0 as usize * 131..tile.outer.y1 as usize * 131;
+            let cut = |map: &[f32]| map[rows.clone()].to_vec();
+            let part = FlowFields {
+                size: tile.outer.size(),
+                flow_y: cut(&whole.flow_y),
+                flow_x: cut(&whole.flow_x),
+                cell_probability: cut(&whole.cell_probability),
+                scale: 1.0,
+            };
+            found.extend(Flows::default().tile(&part, &tile, [97, 131]));
+        }
+        let settings = crate::stitch::Join {
+            size: [97, 131],
+            halo: [30, 0],
+            max_window: 0,
+            overlap: Some(crate::ops::nms::Overlap::IntersectionOverMinimum),
+        };
+        let Ok(joined) = crate::stitch::join::<std::convert::Infallible>(found, &settings, &mut |_, _| Ok(Vec::new()));
+        let painted = Flows::default().paint([97, 131], &joined);
+        assert_eq!(painted.objects.len(), expected.objects.len());
+        assert!(mean_best_iou(&expected.labels, &painted.labels) > 0.999);
     }
 
     #[test]

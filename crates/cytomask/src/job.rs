@@ -12,8 +12,9 @@ use cytomask_image::{Rect, Tile, tiles};
 use cytomask_models::{Embedding, Model};
 use cytomask_segment::apg::{DerivedPrompt, Proposal};
 use cytomask_segment::stitch::{Found, keeps};
-use cytomask_segment::{Apg, FieldModel, Fields, PromptModel, Segmentation};
+use cytomask_segment::{Apg, FieldModel, Fields, FlowFields, PromptModel, Segmentation};
 
+use crate::flow_bands;
 use crate::large::prompts_in;
 use crate::{Error, ErrorKind, Pixels, Strategy};
 
@@ -202,6 +203,24 @@ pub fn run_tile(
         (Strategy::Ais(_), Some(given)) if whole => Ok(TileResult::Fields(tile.inner, given.clone())),
         (Strategy::Ais(ais), Some(given)) => {
             Ok(TileResult::Found(ais.tile(&crop_fields(given, tile.outer), tile, image.size())))
+        }
+        // In this mode given maps are flows along y and x, and logits.
+        (Strategy::Flows(flows), Some(given)) if whole => {
+            let [flow_y, flow_x, cell_probability] =
+                [&given.foreground, &given.center_distance, &given.boundary_distance].map(Clone::clone);
+            let fields = FlowFields { size: given.size, flow_y, flow_x, cell_probability, scale: 1.0 };
+            Ok(TileResult::Whole(flows.segment(&fields)))
+        }
+        // The image need not be held.
+        (Strategy::Flows(flows), None) if whole && !flow_bands::is_estimated(model) => {
+            let mut fields = FlowFields::with_capacity(tile.inner.size());
+            let mut keep = |_: u32, row: [&[f32]; 3]| {
+                fields.push_row(row);
+                Ok::<(), Error>(())
+            };
+            let scale = model.flow_rows(image.size(), &mut |rect| Ok(image.read(rect)?.into_owned()), &mut keep)?;
+            fields.scale = scale;
+            Ok(TileResult::Whole(flows.segment(&fields)))
         }
         // Prompts are looked at before the image is encoded.
         (Strategy::Prompted(prompted, prompts), _) if whole => {

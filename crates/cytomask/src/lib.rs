@@ -18,7 +18,9 @@ mod each;
 pub mod embedded;
 mod error;
 mod estimate;
+mod flow_bands;
 pub mod job;
+mod label_file;
 mod large;
 mod pixels;
 pub mod prepared;
@@ -29,6 +31,7 @@ mod settings;
 mod settings_file;
 mod strategy;
 pub mod tune;
+pub mod volume;
 
 pub use cytomask_datasets as datasets;
 pub use cytomask_eval as eval;
@@ -36,8 +39,9 @@ pub use cytomask_export as export;
 pub use cytomask_image::{
     Basis, Description, Error as ImageError, ErrorKind as ImageErrorKind, IMAGE_EXTENSIONS, Image, LabelStack, Labels,
     Mask, Normalization, PlaneIndex, Projection, ReadOptions, Rect, Rgb, SampleType, Source, Statistics, Tile,
-    header_size, is_image_folder, output, plate_images, read_label_stack, read_labels, tiles,
+    header_size, is_image_folder, output, plate_images, tiles,
 };
+pub use cytomask_models::flows::VolumeOptions;
 pub use cytomask_models::{
     DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, NetworkSeconds, Precision, ScaleChoice,
 };
@@ -52,12 +56,14 @@ pub use cytomask_train as train;
 pub use cytomask_weights as weights;
 pub use error::{Error, ErrorKind};
 pub use estimate::{Estimate, estimate, memory_bytes};
+pub use label_file::{read_label_stack, read_labels};
 pub use pixels::{Pixels, StoredPixels};
 pub use prepared::Prepared;
 pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
 pub use selection::{ChannelChoice, Diameter, Resolved, Selected, Selection};
 pub use settings_file::{SettingsFile, SettingsModel};
 pub use strategy::Strategy;
+pub use volume::Volume;
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -9,7 +9,7 @@ use cytomask_segment::{FieldModel, Fields, PromptModel, Segmentation};
 use cytomask_weights::{Checkpoint, Store, StoreOptions};
 
 use crate::large::Work;
-use crate::{Error, ErrorKind, Pixels, Strategy, embedded, job};
+use crate::{Error, ErrorKind, Pixels, Strategy, embedded, flow_bands, job};
 
 /// Tiles of the built-in model: inner side and halo, pixels of the network's input. With the halo it is the largest frame the model
 /// was trained to place prompts in (1024).
@@ -233,6 +233,11 @@ impl Segmenter {
             let message = format!("decoder maps of {:?} for an image of {size:?}", fields.size);
             return Err(Error::new(ErrorKind::Setting, message));
         }
+        if let (Strategy::Flows(flows), None) = (&self.strategy, fields)
+            && flow_bands::is_large(&self.model, size)
+        {
+            return flow_bands::run(&self.model, flows, image, report);
+        }
         let (model, tiles) = self.layout(image)?;
         let jobs = self.tile_jobs;
         let work = Work { model: &model, strategy: &self.strategy, image, fields, skip_empty: self.skip_empty, jobs };
@@ -247,6 +252,15 @@ impl Segmenter {
             return job::merge(&self.strategy, size, vec![result]);
         }
         work.run(&tiles, report)
+    }
+
+    /// Whether an image is read in parts, so that it need not be held.
+    ///
+    /// # Errors
+    /// As [`Segmenter::plan`].
+    pub fn reads_in_parts(&self, size: [u32; 2]) -> Result<bool, Error> {
+        let in_parts = matches!(self.strategy, Strategy::Flows(_)) && flow_bands::is_read_in_parts(&self.model, size);
+        Ok(in_parts || self.plan(size, 1.0)?.len() > 1)
     }
 
     /// The model at the scale an image is to be seen at, and the image's tiles. One scale is estimated for all of several tiles.

@@ -9,7 +9,7 @@ use crate::inputs;
 
 /// Endings of label files' names: of those `segment` and Cellpose write, and of their training sets. In a folder with such files
 /// only they are label images.
-const SUFFIXES: [&str; 3] = ["_labels", "_cp_masks", "_masks"];
+const SUFFIXES: [&str; 4] = ["_labels", "_cp_masks", "_masks", "_seg"];
 
 /// A true label image and its prediction.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 mod grid;
 mod resize;
 mod stream;
+mod volume;
 
 use std::path::Path;
 
@@ -21,6 +22,7 @@ use crate::{Error, ErrorKind};
 
 use grid::Padding;
 pub use stream::FlowRow;
+pub use volume::VolumeOptions;
 
 /// Diameter Cellpose-SAM was trained at, pixels.
 const CPSAM_DIAMETER: f64 = 30.0;

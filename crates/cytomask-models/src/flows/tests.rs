@@ -110,6 +110,61 @@ fn rows_are_those_of_the_whole() {
 }
 
 #[test]
+fn volumes_are_the_references() {
+    let golden = Golden::open("cpsam.safetensors");
+    let model = model("cpsam_small.pt");
+    let predictor = model.flow_predictor().unwrap();
+    let (shape, bytes) = golden.bytes("volume/image");
+    let whole = Image::from_samples(
+        [(shape[0] * shape[1]) as u32, shape[2] as u32],
+        1,
+        bytes.iter().map(|&byte| f32::from(byte)).collect(),
+    )
+    .unwrap();
+    // Percentiles are those of the stack.
+    let rgb = whole.to_rgb(model.normalization()).unwrap();
+    let height = shape[1] as u32;
+    let planes: Vec<Rgb> = (0..shape[0] as u32)
+        .map(|z| rgb.crop(Rect { y0: z * height, x0: 0, y1: (z + 1) * height, x1: shape[2] as u32 }))
+        .collect();
+    for (name, options) in [
+        ("volume3d", VolumeOptions { anisotropy: 2.0, flow3d_smooth: 0.0 }),
+        ("volume3d_plain", VolumeOptions { anisotropy: 1.0, flow3d_smooth: 1.0 }),
+    ] {
+        let fields = predictor.volume(&planes, &options).unwrap();
+        let maps = fields.flow.iter().chain([&fields.cell_probability]).flatten().copied().collect::<Vec<f32>>();
+        let (found, expected) = (subsample(&maps), golden.numbers(&format!("{name}/maps")));
+        let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-4 * largest), "{name}");
+        let labels = Flows::default().segment_volume(&fields);
+        compare_stack(&golden, name, labels.as_slice());
+    }
+    let settings = Flows { min_size: 0, ..Flows::default() };
+    let labels: Vec<_> =
+        planes.iter().map(|plane| settings.segment(&predictor.fields(plane).unwrap()).labels).collect();
+    compare_stack(&golden, "stitched", cytomask_segment::stitch_planes(&labels, 0.25, &Flows::default()).as_slice());
+}
+
+/// The same objects, whatever their ids.
+fn compare_stack(golden: &Golden, name: &str, found: &[u32]) {
+    let (_, masks) = golden.bytes(&format!("{name}/masks"));
+    let mut pairs = std::collections::BTreeMap::new();
+    for (&found, &mask) in found.iter().zip(masks) {
+        *pairs.entry((found, mask)).or_insert(0_u32) += 1;
+    }
+    let objects = usize::from(*masks.iter().max().unwrap());
+    assert!(objects > 1 && *found.iter().max().unwrap() as usize == objects, "{name}: {pairs:?}");
+    let agreeing: u32 = (1..=objects as u32)
+        .map(|id| {
+            pairs.iter().filter(|((found, mask), _)| *found == id && *mask != 0).map(|(_, n)| *n).max().unwrap_or(0)
+        })
+        .sum();
+    let (inside, outside) = (masks.iter().filter(|&&mask| mask != 0).count(), pairs.get(&(0, 0)).copied().unwrap_or(0));
+    let different = masks.len() - agreeing as usize - outside as usize;
+    assert!(different * 200 <= inside, "{name}: {different} of {inside} voxels differ");
+}
+
+#[test]
 fn small_images_and_wrong_diameters() {
     let model = model("cpsam_small.pt");
     let dot = Rgb { size: [1, 1], samples: vec![0.0; 3] };

@@ -10,6 +10,9 @@ use rayon::prelude::*;
 /// Keeps the length of a vanishing gradient away from 0, as the reference does.
 const TINY: f64 = 1e-60;
 
+/// Objects whose boxes of heat are held at a time.
+const HEATED_TOGETHER: usize = 512;
+
 /// Flows of all objects, `[y, x]` maps row-major `[H, W]`; 0 in the background.
 ///
 /// As in the reference every object is heated for as many steps as the largest needs (twice its box's height + width + 2), a
@@ -24,10 +27,12 @@ pub fn flows_from_labels(labels: &Labels) -> [Vec<f32>; 2] {
     let Some(steps) = objects.iter().map(|(_, rect)| 2 * (rect.height() + rect.width() + 2)).max() else {
         return flows;
     };
-    let heated: Vec<Vec<f64>> = objects.par_iter().map(|&(id, rect)| diffuse(labels, id, rect, steps)).collect();
     let mut heat = vec![0.0_f64; labels.as_slice().len()];
-    for ((id, rect), values) in objects.iter().zip(&heated) {
-        for_each_pixel(labels, *id, *rect, |index, local| heat[index] = values[local]);
+    for some in objects.chunks(HEATED_TOGETHER) {
+        let heated: Vec<Vec<f64>> = some.par_iter().map(|&(id, rect)| diffuse(labels, id, rect, steps)).collect();
+        for ((id, rect), values) in some.iter().zip(&heated) {
+            for_each_pixel(labels, *id, *rect, |index, local| heat[index] = values[local]);
+        }
     }
     let [height, width] = [size[0] as usize, width];
     let at = |y: usize, x: usize| heat[y * width + x];

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use cytomask_eval::Metric;
-use cytomask_image::{Image, Normalization, Rgb, read_labels};
+use cytomask_image::{Image, Normalization, Rgb};
 use cytomask_report::html::{Example, Page, images_to_show, render};
 use cytomask_report::{Analysis, Comparison, panel, plots, tables};
 use serde_json::{Value, json};
 
 use super::cases::Case;
 use super::runner::{CompareOptions, Results};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, read_labels};
 use cytomask_image::output::write_text;
 
 /// Rivals of the best method that are drawn against it.

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cytomask_eval::{BothEmpty, ScoreOptions};
-use cytomask_image::{Image, Labels, output, read_labels};
+use cytomask_image::{Image, Labels, output};
 use cytomask_report::{ComparedImage, Comparison, Method, Scores};
 use serde_json::{Value, json};
 
 use super::cases::Case;
 use super::records::{Places, Record, Seconds, key};
-use crate::{Error, ErrorKind, Segmenter, Selection, Strategy, model_sha256};
+use crate::{Error, ErrorKind, Segmenter, Selection, Strategy, model_sha256, read_labels};
 
 /// Where a method's labels come from.
 pub enum Source {
