@@ -26,7 +26,7 @@ pub(crate) fn run(
     if !arguments.exports.is_empty() || arguments.format.is_some() {
         bail!("{flag}: the result is a label stack (TIFF) with its provenance; --export and --format are for images");
     }
-    if arguments.choose.z.is_some() || arguments.choose.page.is_some() {
+    if arguments.choose.plane.z.is_some() || arguments.choose.plane.page.is_some() {
         bail!("{flag}: takes all slices; --z and --page choose one");
     }
     if arguments.fields.is_some() {
