@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore")
 EMBEDDING_SIZE = 0.1
 
 
-def load(checkpoint):
+def load(checkpoint, device="cpu"):
     """The predictor, the segmentation decoder (or None) and the model's name, which is read from the checkpoint's tensors."""
     import torch
     from micro_sam.util import get_sam_model
@@ -28,12 +28,12 @@ def load(checkpoint):
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
     keys = state.get("model_state", state)
     name = "vit_t" if "image_encoder.patch_embed.seq.0.c.weight" in keys else "vit_b"
-    predictor, state = get_sam_model(name, checkpoint_path=checkpoint, device="cpu", return_state=True)
+    predictor, state = get_sam_model(name, checkpoint_path=checkpoint, device=device, return_state=True)
     decoder = None
     if "decoder_state" in state:
         from micro_sam.instance_segmentation import get_decoder
 
-        decoder = get_decoder(predictor.model.image_encoder, state["decoder_state"], device="cpu")
+        decoder = get_decoder(predictor.model.image_encoder, state["decoder_state"], device=device)
     return predictor, decoder, name
 
 

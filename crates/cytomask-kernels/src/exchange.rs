@@ -13,7 +13,7 @@
 use rayon::prelude::*;
 
 use crate::{
-    Level,
+    Level, buffers,
     level::for_each_level,
     pointwise::exp,
     tile::{Start, Strip, WIDEST, accumulate},
@@ -40,6 +40,11 @@ impl BlockedMaps {
     /// Zeros.
     pub fn zeros(images: usize, channels: usize, pixels: usize) -> Self {
         Self { values: vec![0.0; images * channels * pixels.div_ceil(LANES) * LANES], channels, pixels }
+    }
+
+    /// To be written to: they hold whatever the memory held, which is that of maps no longer needed.
+    pub fn reused(images: usize, channels: usize, pixels: usize) -> Self {
+        Self { values: buffers::take(images * channels * pixels.div_ceil(LANES) * LANES), channels, pixels }
     }
 
     /// From pixels as rows, `[images, pixels, channels]`.
@@ -135,6 +140,12 @@ impl BlockedMaps {
     pub(crate) fn block(&self, image: usize, block: usize) -> &[f32] {
         let length = self.channels * LANES;
         &self.values[image * self.image_len() + block * length..][..length]
+    }
+}
+
+impl Drop for BlockedMaps {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.values));
     }
 }
 
@@ -683,7 +694,8 @@ mod tests {
                     norm: (&weight, &offset, 1e-5),
                     token_queries: Queries { values: &token_queries, offsets: None, heads, tokens, groups: 1 },
                 };
-                let mut maps = BlockedMaps::zeros(prompts, channels, pixels);
+                let mut maps = BlockedMaps::reused(prompts, channels, pixels);
+                maps.values.fill(f32::NAN);
                 let found = exchange.run(Some(&blocked(&source, channels)), &mut maps);
 
                 // The same with the map handed in as each prompt's own.

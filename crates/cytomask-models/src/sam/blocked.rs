@@ -115,7 +115,7 @@ impl BlockedImage {
         let found = tensor(found, [batch, heads, count, inner], &token_positions);
         let mut attended = reader.out_proj.forward(found.swap_dims(1, 2).reshape([batch, count, heads * inner]));
 
-        let mut maps = BlockedMaps::zeros(batch, channels, image.pixels());
+        let mut maps = BlockedMaps::reused(batch, channels, image.pixels());
         for (index, layer) in transformer.layers.iter().enumerate() {
             queries = layer.after_reading(queries, attended);
             // The next to read the image needs nothing of it to know what it looks for, and can read while it is being changed.
