@@ -10,6 +10,8 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 triple=$(rustc -vV | sed -n 's/host: //p')
 cargo build --release --target "$triple" --bin "$target"
 mkdir -p work/"$target" artifacts/"$target" corpus/"$target"
+# What earlier runs found, one archive a target.
+if [ -f found/"$target".tar.gz ]; then tar -xzf found/"$target".tar.gz -C work/"$target"; fi
 binary=${CARGO_TARGET_DIR:-target}/$triple/release/$target
 # 10 s an input, 2 GB of memory in all, 1 GB in one piece.
 TMPDIR=/dev/shm "$binary" work/"$target" corpus/"$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=1024 \

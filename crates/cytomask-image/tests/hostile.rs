@@ -12,6 +12,21 @@ use tempfile::TempDir;
 /// An input may take this long, on a busy machine and unoptimised.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// What longer runs of libFuzzer found worth keeping, by name.
+fn found(target: &str) -> Vec<(String, Vec<u8>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fuzz/found/{target}.tar.gz"));
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(path).unwrap()));
+    let mut inputs = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        inputs.push((entry.path().unwrap().display().to_string(), bytes));
+    }
+    assert!(inputs.len() > 100);
+    inputs
+}
+
 fn corpus(target: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let mut found: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -108,12 +123,18 @@ fn the_corpus_of_files_is_harmless() {
     for path in corpus("source") {
         look_at(fs::read(&path).unwrap(), &path.display().to_string());
     }
+    for (name, bytes) in found("source") {
+        look_at(bytes, &name);
+    }
 }
 
 #[test]
 fn the_corpus_of_zarrs_is_harmless() {
     for path in corpus("zarr") {
         look_at_zarr(&fs::read(&path).unwrap(), &path.display().to_string());
+    }
+    for (name, bytes) in found("zarr") {
+        look_at_zarr(&bytes, &name);
     }
 }
 

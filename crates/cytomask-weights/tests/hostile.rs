@@ -2,6 +2,7 @@
 //! hang; what is read, or the error, does not matter.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,17 @@ fn the_corpus_is_harmless() {
         look_at(&fs::read(&path).unwrap(), &path.display().to_string());
         count += 1;
     }
-    assert!(count > 0);
+    // And what longer runs of libFuzzer found worth keeping.
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/found/weights.tar.gz");
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(found).unwrap()));
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        look_at(&bytes, &entry.path().unwrap().display().to_string());
+        count += 1;
+    }
+    assert!(count > 100);
 }
 
 #[test]
