@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-TILE, HALO = 768, 128  # of the built-in model at scale 1
+TILE, HALO = 1120, 224  # of the built-in model at scale 1
 SEAM_PX = 12  # an object this near to a seam counts as one at the seam
 JOINT_PX = 24  # joints of source images stay this far from seams, so that one is not taken for the other
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)

@@ -88,6 +88,8 @@ fn json(bytes: &[u8], path: &Path, folder: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
@@ -103,5 +105,13 @@ mod tests {
             }
         }
         assert!(tried >= 36, "only {tried} inputs: is fuzz/corpus there?");
+        // And what a longer run of libFuzzer found worth keeping.
+        let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/found/datasets.tar.gz");
+        let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(found).unwrap()));
+        for entry in archive.entries().unwrap() {
+            let mut bytes = Vec::new();
+            entry.unwrap().read_to_end(&mut bytes).unwrap();
+            read_any(&bytes, folder.path());
+        }
     }
 }

@@ -11,9 +11,13 @@ use cytomask_weights::{Checkpoint, Store, StoreOptions};
 use crate::large::Work;
 use crate::{Error, ErrorKind, Pixels, Strategy, embedded, flow_bands, job};
 
-/// Tiles of the built-in model: inner side and halo, pixels of the network's input. With the halo it is the largest frame the model
-/// was trained to place prompts in (1024).
-const EMBEDDED_TILE: (u32, u32) = (768, 128);
+/// Tiles of the built-in model: inner side and halo, pixels of the network's input. Both are multiples of 224, the attention windows
+/// of all its stages, so that a tile's windows are the whole image's: maps are then the same but for what lies near the tile's
+/// border (docs/large-images.md).
+const EMBEDDED_TILE: [u32; 2] = [1120, 224];
+
+/// The same where points without a box are decoded: with the halo the largest frame the model was trained to place them in (1024).
+const EMBEDDED_POINTS_TILE: [u32; 2] = [768, 128];
 
 /// µSAM's recommendation for large images.
 const DEFAULT_HALO: u32 = 64;
@@ -283,8 +287,11 @@ impl Segmenter {
             _ if matches!(self.strategy, Strategy::Flows(_)) => (None, [0; 2]),
             Some(shape) => (shape, self.halo.unwrap_or([DEFAULT_HALO; 2])),
             None if self.model.family() == Family::CytomaskT => {
-                let [side, halo] =
-                    [EMBEDDED_TILE.0, EMBEDDED_TILE.1].map(|side| ((side as f32 / scale) as u32).max(32));
+                let tile = match self.strategy {
+                    Strategy::Amg(_) | Strategy::Prompted(..) => EMBEDDED_POINTS_TILE,
+                    _ => EMBEDDED_TILE,
+                };
+                let [side, halo] = tile.map(|side| ((side as f32 / scale) as u32).max(32));
                 let fits = size.iter().all(|&length| length <= side + 2 * halo);
                 ((!fits).then_some([side; 2]), self.halo.unwrap_or([halo; 2]))
             }
