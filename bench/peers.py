@@ -25,6 +25,10 @@ CHILD = Path(__file__).resolve().with_name("peers_python.py")
 PRECISIONS = ENV.get("PEER_PRECISIONS", "f32").split()
 OURS = ENV.get("CYTOMASK_FLAGS", "").split()
 
+# In the order of the work.
+STAGES = ("open model", "read", "convert", "encoder", "instance decoder", "mask decoder", "prompts and masks",
+          "suppress and paint", "write")
+
 
 def run(command):
     """One process: wall seconds, CPU seconds, peak memory in GB, its stdout."""
@@ -89,7 +93,7 @@ def stages(found):
     if not tables:
         return
     print("\n| stage of cytomask | s | share |\n|---|---|---|")
-    medians = {name: statistics.median(table[name] for table in tables) for name in tables[0]}
+    medians = {name: statistics.median(table[name] for table in tables) for name in STAGES if name in tables[0]}
     for name, seconds in medians.items():
         print(f"| {name} | {seconds:.3f} | {100 * seconds / sum(medians.values()):.0f} % |")
 
