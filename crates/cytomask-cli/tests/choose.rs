@@ -113,7 +113,7 @@ fn wrong_choices_name_what_there_is() {
     fails(&["--z", "3"], "--z 3: the file has 3 slices, counted from 0");
     fails(&["--z", "some"], "expected an index from 0, middle, max, mean or sum");
     fails(&["--time", "all"], "expected one time point");
-    fails(&["--diameter", "0"], "above 0");
+    fails(&["--diameter=-1"], "above 0");
     fails(&["--page", "9"], "page 9 does not exist: the file has 6 pages");
 }
 
