@@ -286,7 +286,7 @@ pub enum QkvOrder {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "one value a call; the tensors lie elsewhere")]
 pub enum Positions {
-    /// Decomposed relative positions; see [`relative_attention`] and [`relative_table`].
+    /// Decomposed relative positions; see [`relative_attention`] and `relative_table`.
     Relative {
         /// `[2 h − 1, head]` for windows of `h` rows.
         rows: Tensor<2>,
