@@ -238,11 +238,6 @@ impl<'a> Batch<'a> {
         Targets::new(&output, &input.stem, &outputs::chosen_exports(self.arguments))
     }
 
-    /// Which part of this file.
-    fn selection(&self, input: &Input) -> Selection {
-        Selection { time: input.time.or(self.selection.time), ..self.selection.clone() }
-    }
-
     fn sha256(&self, input: &Input) -> Result<String> {
         if input.time.is_none() {
             return inputs::sha256(&input.path);
@@ -488,7 +483,7 @@ impl<'a> Batch<'a> {
             State::Outdated(why) => Some(why),
             State::New => None,
         };
-        let selection = self.selection(input);
+        let selection = input.part(&self.selection);
         let source = selection.open(&input.path)?;
         let held = source.description();
         let from = selection.resolve(held).with_context(|| input.path.display().to_string())?;
@@ -576,7 +571,7 @@ impl<'a> Batch<'a> {
             std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
         }
         let image = match image {
-            None if self.is_measurable(&provenance) => Some(self.selection(input).read(&input.path)?.image),
+            None if self.is_measurable(&provenance) => Some(input.part(&self.selection).read(&input.path)?.image),
             image => image,
         };
         let options = &self.arguments.export_options;

@@ -30,6 +30,11 @@ impl Input {
         Self { stem: stem(&path), path, folder, time: None }
     }
 
+    /// Which part of the file this is, of what the flags choose.
+    pub(crate) fn part(&self, chosen: &cytomask::Selection) -> cytomask::Selection {
+        cytomask::Selection { time: self.time.or(chosen.time), ..chosen.clone() }
+    }
+
     /// What people read: the file, and the time point where there is one.
     pub(crate) fn shown(&self) -> String {
         let time = self.time.map_or_else(String::new, |time| format!(" (time point {time})"));

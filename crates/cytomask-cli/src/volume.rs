@@ -63,11 +63,11 @@ fn one(
     (flag, volume): (&str, Volume),
 ) -> Result<Value> {
     let start = Instant::now();
-    let named = || input.path.display().to_string();
+    let named = || input.shown();
     let source = selection.open(&input.path)?;
     let held = source.description();
     // Every slice is used: nothing to warn of.
-    let all = Selection { projection: Some(Projection::Plane(0)), ..selection.clone() };
+    let all = Selection { projection: Some(Projection::Plane(0)), ..input.part(selection) };
     let from = all.resolve(held).with_context(named)?;
     let ([h, w], depth) = (held.size, held.depth);
     if depth < 2 {
@@ -105,6 +105,9 @@ fn one(
         "size": [depth, h, w],
         "channels": from.channels.len(),
     });
+    if let Some(time) = input.time {
+        provenance["input"]["time"] = json!(time);
+    }
     provenance["objects"] = json!(objects);
     let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     provenance["outputs"] = json!({ name: crate::inputs::sha256(&target)? });
@@ -112,7 +115,7 @@ fn one(
     let seconds = start.elapsed().as_secs_f64();
     say(&format!("{}: {objects} objects in {depth} slices, {seconds:.1} s", named()));
     Ok(
-        json!({ "input": input.path, "objects": objects, "seconds": seconds, "labels": target, "provenance": provenance_path }),
+        json!({ "input": input.path, "time": input.time, "objects": objects, "seconds": seconds, "labels": target, "provenance": provenance_path }),
     )
 }
 

@@ -219,3 +219,21 @@ fn compare_and_tune_see_the_chosen_plane() {
     let found: Value = serde_json::from_str(&output.stdout).unwrap();
     assert!(found.to_string().contains("min_size"), "{found:#}");
 }
+
+#[test]
+fn time_points_of_volumes_are_told_apart() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("movie.tif");
+    // Two time points of two slices each; the second has no discs, and the small network makes something else of its pattern.
+    hyperstack(&path, "slices=2\nframes=2", &[true, true, false, false]);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/cpsam_small.pt");
+    let out = folder.path().join("out");
+    let arguments =
+        ["segment", path.to_str().unwrap(), "-o", out.to_str().unwrap(), "--model", model.to_str().unwrap()];
+    let output = cytomask([&arguments[..], &["--stitch_threshold", "0.25", "--time", "all", "--json"]].concat());
+    output.succeeds();
+    let found: Value = serde_json::from_str(&output.stdout).unwrap();
+    let objects = [0, 1].map(|time| found["images"][time]["objects"].as_u64().unwrap());
+    assert!(objects[0] == 3 && objects[1] != 3, "{found:#}");
+    assert!(out.join("movie_t0_labels.tif").is_file() && out.join("movie_t1_labels.tif").is_file());
+}
