@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Train or fine-tune a model on images and label images.
     #[cfg(feature = "train")]
-    Train(TrainArgs),
+    Train(crate::train::TrainArgs),
     /// Write the network's intermediate tensors (for parity checks).
     #[command(hide = true)]
     Dump(DumpArgs),
@@ -462,51 +462,6 @@ pub(crate) enum ModelsCommand {
 }
 
 #[cfg(feature = "train")]
-#[derive(Args)]
-pub(crate) struct TrainArgs {
-    /// Folder of training images.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) images: PathBuf,
-    /// Folder of label images with the same stems.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) labels: PathBuf,
-    /// Folder of validation images; without it one image in ten is held out.
-    #[arg(long = "val_images", value_name = "DIR", requires = "val_labels")]
-    pub(crate) val_images: Option<PathBuf>,
-    /// Folder of validation label images.
-    #[arg(long = "val_labels", value_name = "DIR", requires = "val_images")]
-    pub(crate) val_labels: Option<PathBuf>,
-    /// Folder for checkpoints and the log.
-    #[arg(short, long, alias = "save_root", value_name = "DIR")]
-    pub(crate) output: PathBuf,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Optimizer steps.
-    #[arg(long = "n_iterations", default_value_t = 1000)]
-    pub(crate) iterations: u64,
-    /// Crops in a batch.
-    #[arg(long = "batch_size", default_value_t = 4)]
-    pub(crate) batch_size: usize,
-    /// Side of the training crops, a multiple of 32.
-    #[arg(long = "patch_shape", default_value_t = 224)]
-    pub(crate) patch_shape: u32,
-    /// Peak learning rate.
-    #[arg(long = "learning_rate", default_value_t = 1e-4)]
-    pub(crate) learning_rate: f64,
-    /// Objects prompted for in each crop.
-    #[arg(long = "n_objects_per_batch", default_value_t = 8)]
-    pub(crate) objects_per_crop: usize,
-    /// Validate and write a checkpoint every so many steps.
-    #[arg(long = "save_every", default_value_t = 100)]
-    pub(crate) save_every: u64,
-    /// Seed of sampling and augmentation.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Go on from the last checkpoint in the output folder.
-    #[arg(long)]
-    pub(crate) resume: bool,
-}
-
 #[derive(Args)]
 pub(crate) struct DumpArgs {
     /// The image.

@@ -48,6 +48,18 @@ enum Network {
     Flows(FlowPredictor),
 }
 
+/// A network without what runs whole images through it.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one value a program; the tensors lie elsewhere")]
+pub enum BareNetwork {
+    /// SAM, MobileSAM, µSAM, PathoSAM; with an instance decoder where the checkpoint has one.
+    Sam(Sam, Option<Unetr>),
+    /// The built-in model.
+    CytomaskT(CytomaskT),
+    /// Cellpose-SAM.
+    CpSam(CpSam),
+}
+
 /// Features of an encoded image.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "few values; the tensors lie elsewhere")]
@@ -319,15 +331,27 @@ impl Model {
     /// Takes the network and its device out, to train it.
     ///
     /// # Errors
-    /// `Unsupported` for any family but cytomask-t.
-    pub fn into_cytomask_t(self) -> Result<(CytomaskT, Device), Error> {
-        match self.network {
-            Network::CytomaskT(network) => Ok((network, self.device)),
-            Network::Sam(_) | Network::Flows(_) => {
-                let message = format!("training {}: only cytomask-t can be trained so far", self.family.name());
-                Err(Error::new(ErrorKind::Unsupported, message))
+    /// `Unsupported` for a network that cannot be trained here.
+    pub fn into_bare(self) -> Result<(BareNetwork, Device), Error> {
+        let network = match self.network {
+            Network::CytomaskT(network) => BareNetwork::CytomaskT(network),
+            Network::Sam(predictor) => {
+                let (sam, decoder) = predictor.into_parts();
+                BareNetwork::Sam(sam, decoder)
             }
-        }
+            Network::Flows(predictor) => match predictor.into_cpsam() {
+                Some(network) => BareNetwork::CpSam(network),
+                None => {
+                    let message = format!(
+                        "training {}: expected cytomask-t, a SAM (ViT-T, B, L, H) or Cellpose-SAM; its batch norms have no \
+                         training mode here",
+                        self.family.name()
+                    );
+                    return Err(Error::new(ErrorKind::Unsupported, message));
+                }
+            },
+        };
+        Ok((network, self.device))
     }
 
     /// All weights by their checkpoint names: the network's, and those of a separate instance decoder.

@@ -1,12 +1,24 @@
 //! Fine-tuning: targets, losses, sampling, the loop and its checkpoints.
 
+mod adapters;
+mod average;
+mod checkpoint;
 pub mod data;
 mod error;
+mod flow_crops;
 pub mod losses;
 mod network;
+mod parameters;
 pub mod prompts;
+mod schedule;
+pub mod settings;
+mod step;
 pub mod targets;
 mod trainer;
+mod validation;
 
 pub use error::{Error, ErrorKind};
-pub use trainer::{StepReport, TrainSettings, Trainer, Validation};
+pub use parameters::Count;
+pub use settings::{Decay, Objective, Part, Peft, Schedule, TrainSettings};
+pub use trainer::{Counts, StepReport, Trainer};
+pub use validation::Validation;

@@ -35,6 +35,11 @@ impl FirstPrompt {
         }
     }
 
+    /// µSAM's own alternation.
+    pub fn of_micro_sam(iteration: u64) -> Self {
+        if iteration.is_multiple_of(2) { Self::Point } else { Self::Box }
+    }
+
     /// Whether three outputs are trained (points are ambiguous) or one.
     pub fn multimask(self) -> bool {
         self == Self::Point

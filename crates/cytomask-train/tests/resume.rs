@@ -2,9 +2,9 @@
 
 use burn::tensor::Device;
 use cytomask_image::{Labels, Rgb};
-use cytomask_models::DeviceChoice;
 use cytomask_models::cytomask_t::{CYTOMASK_T, CytomaskT};
 use cytomask_models::seeded::Seeded;
+use cytomask_models::{BareNetwork, DeviceChoice};
 use cytomask_train::data::Sample;
 use cytomask_train::{ErrorKind, StepReport, TrainSettings, Trainer};
 
@@ -30,7 +30,7 @@ fn sample() -> Sample {
 fn trainer(settings: &TrainSettings) -> Trainer {
     let network = CytomaskT::new(&CYTOMASK_T, &device());
     let network = CytomaskT::load(&CYTOMASK_T, &Seeded::of(&network, ""), &device()).unwrap();
-    Trainer::new(network, &device(), settings.clone(), vec![sample()], Vec::new()).unwrap()
+    Trainer::new(BareNetwork::CytomaskT(network), &device(), settings.clone(), vec![sample()], Vec::new()).unwrap()
 }
 
 fn settings() -> TrainSettings {
@@ -92,7 +92,9 @@ fn settings_no_run_can_work_with_are_named() {
         (TrainSettings { batch_size: 0, ..settings() }, "batch_size"),
     ] {
         let network = CytomaskT::new(&CYTOMASK_T, &device());
-        let error = Trainer::new(network, &device(), settings, vec![sample()], Vec::new()).err().unwrap();
+        let error = Trainer::new(BareNetwork::CytomaskT(network), &device(), settings, vec![sample()], Vec::new())
+            .err()
+            .unwrap();
         assert!(error.kind() == ErrorKind::Setting && error.to_string().contains(word), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, TensorData},
 };
 use cytomask_weights::TensorMap;
 
@@ -73,6 +73,36 @@ impl CpSam {
     /// `Shape` when the input is not of that form.
     pub fn forward(&self, image: Tensor<4>) -> Result<Tensor<4>, Error> {
         Ok(self.pixels(self.encoder.forward(image)?))
+    }
+
+    /// As [`CpSam::forward`] with stochastic depth (Huang et al. 2016, without rescaling): `skipped[image][block]` says which blocks an
+    /// image goes around.
+    ///
+    /// # Shapes
+    /// `[N, 3, H, W]` → `[N, 3, H, W]`
+    ///
+    /// # Errors
+    /// `Shape` when the input is not of that form.
+    ///
+    /// # Panics
+    /// When `skipped` does not name every block of every image.
+    pub fn forward_skipping(&self, image: Tensor<4>, skipped: &[Vec<bool>]) -> Result<Tensor<4>, Error> {
+        let [images, ..] = image.dims();
+        assert_eq!(skipped.len(), images, "images that skip blocks");
+        let mut x = self.encoder.tokens(image)?; // [N, h, w, C]
+        for (index, block) in self.encoder.blocks.iter().enumerate() {
+            let around = skipped.iter().filter(|blocks| blocks[index]).count();
+            x = match around {
+                0 => block.forward(x),
+                _ if around == images => x,
+                _ => {
+                    let keep: Vec<f32> = skipped.iter().map(|blocks| f32::from(u8::from(!blocks[index]))).collect();
+                    let keep = Tensor::<4>::from_data(TensorData::new(keep, [images, 1, 1, 1]), &x.device());
+                    x.clone() * (-keep.clone() + 1.0) + block.forward(x) * keep
+                }
+            };
+        }
+        Ok(self.pixels(self.encoder.neck.forward(x)))
     }
 
     /// Features of tokens to maps of pixels.

@@ -111,6 +111,14 @@ impl FlowPredictor {
         Ok(Self { network, size_model, options: FlowOptions::default(), device, diameters })
     }
 
+    /// The network, if it is Cellpose-SAM.
+    pub fn into_cpsam(self) -> Option<CpSam> {
+        match self.network {
+            FlowNetwork::CpSam(network) => Some(network),
+            FlowNetwork::Cyto(_) => None,
+        }
+    }
+
     /// Whether a diameter can be estimated.
     pub fn has_size_model(&self) -> bool {
         self.size_model.is_some()

@@ -214,6 +214,11 @@ impl SamPredictor {
         Ok(Self { sam, instance_decoder, options, device })
     }
 
+    /// The network and its instance decoder.
+    pub fn into_parts(self) -> (Sam, Option<Unetr>) {
+        (self.sam, self.instance_decoder)
+    }
+
     /// The network.
     pub fn sam(&self) -> &Sam {
         &self.sam

@@ -1,0 +1,157 @@
+//! Scores of the validation images, by the ways the trained network will be used.
+
+use cytomask_eval::{BothEmpty, contingency, mean_segmentation_accuracy};
+use cytomask_image::Labels;
+use cytomask_models::cytomask_t::{CytomaskTOptions, ScaleChoice};
+use cytomask_models::flows::FlowPredictor;
+use cytomask_models::sam::{SamOptions, SamPredictor};
+use cytomask_segment::{Ais, Apg, BoxPrompt, FieldModel, Flows, Prompt, PromptModel};
+use serde::{Deserialize, Serialize};
+
+use crate::data::Sample;
+use crate::network::Network;
+use crate::step::MIN_OBJECT_PX;
+use crate::trainer::Trainer;
+use crate::{Error, ErrorKind};
+
+/// Objects of an image that are prompted for with their boxes.
+const BOXED_OBJECTS: usize = 25;
+
+/// Means over the validation images; what the network cannot do is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// mSA by decoder maps and watershed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ais: Option<f64>,
+    /// mSA by automatic prompt generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apg: Option<f64>,
+    /// mSA by flows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<f64>,
+    /// Intersection over union of masks prompted for with the objects' boxes: where there is no instance decoder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<f64>,
+}
+
+impl Validation {
+    /// What the best weights are chosen by: APG, else flows, AIS or boxes.
+    pub fn score(&self) -> f64 {
+        self.apg.or(self.flows).or(self.ais).or(self.boxes).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Validation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [
+            ("mSA by AIS", self.ais),
+            ("mSA by APG", self.apg),
+            ("mSA by flows", self.flows),
+            ("IoU by boxes", self.boxes),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value:.3}"))).collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl Trainer {
+    /// Scores of the validation images; none without any. `apg` is how prompts are generated.
+    ///
+    /// # Errors
+    /// `Model` when the network fails.
+    pub fn validate(&self, apg: &Apg) -> Result<Option<Validation>, Error> {
+        if self.validation.is_empty() {
+            return Ok(None);
+        }
+        // Without gradients.
+        let device = self.device.clone().inner();
+        let all: Vec<Validation> = match self.network() {
+            Network::CytomaskT(network) => {
+                let options = CytomaskTOptions { scale: ScaleChoice::Fixed(1.0), ..CytomaskTOptions::default() };
+                let network = network.with_options(options);
+                self.validation.iter().map(|sample| score_maps(&network, apg, sample)).collect::<Result<_, _>>()?
+            }
+            Network::Sam(network) => {
+                let options = SamOptions { input_side: network.input_side, ..SamOptions::default() };
+                let with_decoder = network.decoder.is_some();
+                let predictor = SamPredictor::new(network.sam, network.decoder, options, device).map_err(failed)?;
+                let score = |sample| match with_decoder {
+                    true => score_maps(&predictor, apg, sample),
+                    false => score_boxes(&predictor, sample),
+                };
+                self.validation.iter().map(score).collect::<Result<_, _>>()?
+            }
+            Network::CpSam(network) => {
+                let predictor = FlowPredictor::cpsam(network, device);
+                let score = |sample: &Sample| {
+                    let fields = predictor.fields(&sample.image).map_err(failed)?;
+                    let flows = Some(msa(sample, &Flows::default().segment(&fields).labels)?);
+                    Ok(Validation { flows, ..Validation::default() })
+                };
+                self.validation.iter().map(score).collect::<Result<_, Error>>()?
+            }
+        };
+        let mean = |of: fn(&Validation) -> Option<f64>| {
+            let values: Vec<f64> = all.iter().filter_map(of).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        Ok(Some(Validation {
+            ais: mean(|found| found.ais),
+            apg: mean(|found| found.apg),
+            flows: mean(|found| found.flows),
+            boxes: mean(|found| found.boxes),
+        }))
+    }
+}
+
+fn score_maps<M>(predictor: &M, apg: &Apg, sample: &Sample) -> Result<Validation, Error>
+where
+    M: FieldModel + PromptModel<Error = cytomask_models::Error>,
+{
+    let embedding = predictor.encode(&sample.image).map_err(failed)?;
+    let fields = predictor.fields(&embedding).map_err(failed)?;
+    let ais = Some(msa(sample, &Ais::default().segment(&fields).labels)?);
+    let found = apg.run_with_fields(predictor, &embedding, &fields, &mut |_, _| {}).map_err(failed)?;
+    Ok(Validation { ais, apg: Some(msa(sample, &found.labels)?), ..Validation::default() })
+}
+
+fn score_boxes(predictor: &SamPredictor, sample: &Sample) -> Result<Validation, Error> {
+    let extents = sample.labels.extents();
+    let objects: Vec<(u32, BoxPrompt)> = (1..)
+        .zip(&extents)
+        .filter(|(_, (area, _))| *area >= MIN_OBJECT_PX)
+        .take(BOXED_OBJECTS)
+        .map(|(id, (_, rect))| {
+            let last = |end: u32| end as f32 - 1.0;
+            (id, BoxPrompt { y0: rect.y0 as f32, x0: rect.x0 as f32, y1: last(rect.y1), x1: last(rect.x1) })
+        })
+        .collect();
+    if objects.is_empty() {
+        return Ok(Validation::default());
+    }
+    let embedding = predictor.encode(&sample.image).map_err(failed)?;
+    let prompts: Vec<Prompt> = objects.iter().map(|(_, bounds)| Prompt::bounds(*bounds)).collect();
+    let answers = predictor.decode(&embedding, &prompts, false).map_err(failed)?;
+    let ious = objects.iter().zip(answers).map(|((id, _), answer)| {
+        let logits = answer[0].logits.to_image();
+        let (mut both, mut either) = (0_u64, 0_u64);
+        for (logit, label) in logits.iter().zip(sample.labels.as_slice()) {
+            both += u64::from(*logit > 0.0 && label == id);
+            either += u64::from(*logit > 0.0 || label == id);
+        }
+        both as f64 / either.max(1) as f64
+    });
+    let boxes = Some(ious.sum::<f64>() / objects.len() as f64);
+    Ok(Validation { boxes, ..Validation::default() })
+}
+
+fn msa(sample: &Sample, found: &Labels) -> Result<f64, Error> {
+    contingency(&sample.labels, found)
+        .map(|table| mean_segmentation_accuracy(&table, BothEmpty::One).msa)
+        .map_err(|error| Error::new(ErrorKind::Data, sample.path.display().to_string()).with_source(error))
+}
+
+fn failed(error: cytomask_models::Error) -> Error {
+    Error::new(ErrorKind::Model, "validation failed").with_source(error)
+}
