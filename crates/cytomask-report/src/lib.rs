@@ -14,6 +14,7 @@ pub mod panel;
 pub mod plots;
 mod recommendation;
 pub mod tables;
+pub mod training;
 
 pub use analysis::{Analysis, GroupAnalysis, MethodSummary, PairAnalysis, Range};
 pub use comparison::{ComparedImage, Comparison, Method, Scores, label};

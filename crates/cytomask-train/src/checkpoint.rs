@@ -72,7 +72,7 @@ impl Trainer {
         }
         let optimizer = building.join(OPTIMIZER);
         self.optimizer.save(&optimizer).map_err(|error| unwritable(&optimizer, error))?;
-        let images = [self.training.len(), self.validation.len()];
+        let images = [self.batches.plan().store.len(), self.validation.len()];
         let state = State { step: self.step, course: self.course.clone(), images, settings: self.settings.clone() };
         let state_file = building.join(STATE);
         let text = serde_json::to_string_pretty(&state).map_err(|error| unwritable(&state_file, error))?;
@@ -116,7 +116,7 @@ impl Trainer {
         if state.settings != self.settings {
             return other("settings", format!("{:?}", state.settings), format!("{:?}", self.settings));
         }
-        let images = [self.training.len(), self.validation.len()];
+        let images = [self.batches.plan().store.len(), self.validation.len()];
         if state.images != images {
             return other(
                 "numbers of training and validation images",

@@ -2,11 +2,9 @@
 //!
 //! Flows are computed once for an image and turned with it. Outside of the image everything is 0.
 
-use cytomask_image::Rgb;
+use cytomask_image::{Labels, Rgb};
 use cytomask_segment::ops::flow_targets::flows_from_labels;
 use rand::{Rng, RngExt};
-
-use crate::data::Sample;
 
 /// Samples of an image that count as white.
 const WHITE: f32 = 255.0;
@@ -15,9 +13,9 @@ const WHITE: f32 = 255.0;
 const SCALE_RANGE: f64 = 0.5;
 
 /// Maps of a label image, each `[H, W]`: unit flow along y, along x, 1 in objects.
-pub(crate) fn target_maps(sample: &Sample) -> [Vec<f32>; 3] {
-    let [y, x] = flows_from_labels(&sample.labels);
-    let inside = sample.labels.as_slice().iter().map(|&id| f32::from(u8::from(id != 0))).collect();
+pub(crate) fn target_maps(labels: &Labels) -> [Vec<f32>; 3] {
+    let [y, x] = flows_from_labels(labels);
+    let inside = labels.as_slice().iter().map(|&id| f32::from(u8::from(id != 0))).collect();
     [y, x, inside]
 }
 
@@ -104,9 +102,8 @@ fn corners([y, x]: [f64; 2], [h, w]: [usize; 2]) -> Vec<(usize, f32)> {
 
 #[cfg(test)]
 mod tests {
-    use cytomask_image::Labels;
-
     use super::*;
+    use crate::data::Sample;
 
     fn sample() -> Sample {
         let size = [97, 131];
@@ -126,7 +123,7 @@ mod tests {
     #[test]
     fn an_unmoved_crop_is_the_middle_of_the_image() {
         let sample = sample();
-        let maps = target_maps(&sample);
+        let maps = target_maps(&sample.labels);
         let crop = cut(&sample.image, &maps, 33, &Placement { scale: 1.0, angle: 0.0, flip: false, shift: [0.0; 2] });
         for row in 0..33 {
             for column in 0..33 {
@@ -143,7 +140,7 @@ mod tests {
     #[test]
     fn flows_turn_with_the_image() {
         let sample = sample();
-        let maps = target_maps(&sample);
+        let maps = target_maps(&sample.labels);
         for (angle, flip, scale) in [(0.7, false, 1.2), (-2.1, true, 0.9), (1.5, true, 1.0)] {
             let side = 128;
             let placement = Placement { scale, angle, flip, shift: [3.0, -5.0] };

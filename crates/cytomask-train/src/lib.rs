@@ -21,4 +21,4 @@ pub use error::{Error, ErrorKind};
 pub use parameters::Count;
 pub use settings::{Decay, Objective, Part, Peft, Schedule, TrainSettings};
 pub use trainer::{Counts, StepReport, Trainer};
-pub use validation::Validation;
+pub use validation::{ValidatedImage, Validation};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Augmentation;
 use crate::{Error, ErrorKind};
 
 /// What is trained for.
@@ -125,8 +126,10 @@ pub struct TrainSettings {
     pub sub_iterations: usize,
     /// How likely a correction is given together with the mask it corrects.
     pub mask_probability: f64,
-    /// Objects are enlarged or shrunk by up to this factor.
-    pub zoom: f64,
+    /// How crops are changed.
+    pub augmentation: Augmentation,
+    /// Share of crops that are taken with objects or without.
+    pub empty_share: f64,
     /// Parts held fixed.
     pub freeze: Vec<Part>,
     /// How few parameters of the image encoder are trained; none: all of them.
@@ -163,7 +166,8 @@ impl Default for TrainSettings {
             objects_per_crop: 8,
             sub_iterations: 2,
             mask_probability: 0.0,
-            zoom: 1.5,
+            augmentation: Augmentation::default(),
+            empty_share: 0.05,
             freeze: Vec::new(),
             peft: None,
             peft_blocks: Vec::new(),
@@ -194,8 +198,8 @@ impl TrainSettings {
         if !(self.learning_rate > 0.0 && self.learning_rate < 1.0) {
             return wrong("learning_rate", "a number above 0 and below 1", self.learning_rate.to_string());
         }
-        if self.zoom.is_nan() || self.zoom < 1.0 {
-            return wrong("zoom", "at least 1", self.zoom.to_string());
+        if !(0.0..=1.0).contains(&self.empty_share) {
+            return wrong("empty_share", "a number from 0 to 1", self.empty_share.to_string());
         }
         for (name, value) in [("mask_prob", self.mask_probability), ("stochastic_depth", self.stochastic_depth)] {
             if !(0.0..=1.0).contains(&value) {

@@ -6,15 +6,12 @@ use cytomask_segment::{PointPrompt, Prompt};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::Crop;
+use crate::data::{Crop, MIN_OBJECT_PX};
 use crate::network::{Decoded, Query, Trainable};
 use crate::prompts::{FirstPrompt, choose_objects, corrections, first};
 use crate::settings::{Part, Schedule, TrainSettings};
-use crate::targets::distance_targets;
+use crate::targets::{DistanceTargets, distance_targets};
 use crate::{Error, losses};
-
-/// Parts of objects below this are not trained on; µSAM's `min_size`.
-pub(crate) const MIN_OBJECT_PX: u64 = 25;
 
 /// Which losses are wanted of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,8 +154,13 @@ pub(crate) fn targets_of(crops: &[Crop], device: &Device) -> Tensor<4> {
     let values: Vec<f32> = crops
         .iter()
         .flat_map(|crop| {
-            let targets = distance_targets(&crop.labels, MIN_OBJECT_PX);
-            [targets.foreground, targets.center_distance, targets.boundary_distance].concat()
+            let join = |of: &DistanceTargets| {
+                [of.foreground.as_slice(), &of.center_distance, &of.boundary_distance].concat()
+            };
+            match &crop.targets {
+                Some(targets) => join(targets),
+                None => join(&distance_targets(&crop.labels, MIN_OBJECT_PX)),
+            }
         })
         .collect();
     Tensor::from_data(TensorData::new(values, [crops.len(), 3, h, w]), device)

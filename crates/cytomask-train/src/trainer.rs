@@ -2,10 +2,14 @@
 //!
 //! The schedule of prompts is µSAM's with a third beginning (point and box together), or µSAM's own ([`Schedule::MicroSam`]).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
+use cytomask_image::Rgb;
 use cytomask_models::BareNetwork;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +17,7 @@ use serde::Serialize;
 
 use crate::adapters::{Adapter, merged};
 use crate::average::Average;
-use crate::data::{Crop, CropSampler, Sample};
+use crate::data::{Batch, BatchPlan, Batches, CropSampler, Sample, Store};
 use crate::flow_crops::{FlowCrop, draw, target_maps};
 use crate::network::{Network, flows};
 use crate::parameters::{Count, FirstValues, Plan, Prepare, Recompute, count, names, part_of, plan, with_gradients};
@@ -21,6 +25,9 @@ use crate::schedule::Course;
 use crate::settings::{Objective, Part, Schedule, TrainSettings};
 use crate::step::{Losses, Wanted, losses};
 use crate::{Error, ErrorKind};
+
+/// Threads that make batches ahead: one makes crops several times as fast as any network here trains on them.
+const BATCH_THREADS: usize = 1;
 
 /// What one step reports.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -64,10 +71,12 @@ pub struct Trainer {
     pub(crate) plan: Plan,
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) settings: TrainSettings,
-    pub(crate) training: Vec<Sample>,
+    pub(crate) batches: Batches,
+    /// How long the last step waited for its crops.
+    waited: Duration,
     pub(crate) validation: Vec<Sample>,
-    /// For flows: the maps of each training image.
-    flows: Vec<[Vec<f32>; 3]>,
+    /// For flows: each training image and its maps.
+    flows: Vec<(Rgb, [Vec<f32>; 3])>,
     /// With gradients.
     pub(crate) device: Device,
     pub(crate) step: u64,
@@ -84,10 +93,11 @@ impl Trainer {
         network: BareNetwork,
         device: &Device,
         settings: TrainSettings,
-        training: Vec<Sample>,
+        training: impl Into<Store>,
         validation: Vec<Sample>,
     ) -> Result<Self, Error> {
         settings.check()?;
+        let training = training.into();
         if training.is_empty() {
             return Err(Error::new(ErrorKind::Data, "no training images"));
         }
@@ -115,9 +125,28 @@ impl Trainer {
         }
         plan.trained = with_gradients(&module);
         let average = settings.average.map(|kept| Average::new(kept, &module.valid(), &plan.trained));
-        let flows = if for_flows { training.iter().map(target_maps).collect() } else { Vec::new() };
+        let mut flows = Vec::new();
+        for index in 0..if for_flows { training.len() } else { 0 } {
+            let (image, labels) = training.get(index)?.unpack();
+            let maps = target_maps(&labels);
+            flows.push((image, maps));
+        }
+        let sampler = CropSampler {
+            side: settings.crop_side,
+            augmentation: settings.augmentation,
+            empty_share: settings.empty_share,
+        };
+        let plan_of_batches = BatchPlan {
+            store: Arc::new(training),
+            sampler,
+            batch_size: settings.batch_size,
+            seed: settings.seed,
+            targets: settings.objective.maps(),
+        };
+        let batches = Batches::new(plan_of_batches, BATCH_THREADS);
+        let waited = Duration::ZERO;
         let (optimizer, course) = (optimizer.init(), Course::default());
-        Ok(Self { module, plan, optimizer, settings, training, validation, flows, device, step: 0, course, average })
+        Ok(Self { module, plan, optimizer, settings, batches, waited, validation, flows, device, step: 0, course, average })
     }
 
     /// A network of the same form with first values instead of its weights: to train from scratch.
@@ -149,6 +178,11 @@ impl Trainer {
     /// Best validation score so far.
     pub fn best(&self) -> Option<f64> {
         self.course.best
+    }
+
+    /// How long the last step waited for its crops.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// The settings of the run.
@@ -187,13 +221,14 @@ impl Trainer {
         let learning_rate = self.course.learning_rate(&self.settings, self.step);
         let mut report = StepReport { step: self.step + 1, maps: 0.0, masks: 0.0, learning_rate };
         let share = 1.0 / self.settings.accumulation as f32;
+        let drawn = self.draw()?;
         for wanted in phases {
             let mut gradients = GradientsAccumulator::new();
-            for part in 0..self.settings.accumulation {
+            for (part, batch) in drawn.iter().enumerate() {
                 // Every batch has a stream of its own, so that a resumed run draws what the unbroken one would have drawn.
                 let mut rng = ChaCha8Rng::seed_from_u64(self.settings.seed);
                 rng.set_stream(self.step * self.settings.accumulation as u64 + part as u64);
-                let (losses, sources) = self.losses(wanted, &mut rng)?;
+                let (losses, sources) = self.losses(batch.as_ref(), wanted, &mut rng)?;
                 let value = |loss: &Option<Tensor<1>>| loss.clone().map_or(0.0, Tensor::into_scalar::<f32>);
                 let (maps, masks) = (value(&losses.maps), value(&losses.masks));
                 if !(maps + masks).is_finite() {
@@ -220,25 +255,39 @@ impl Trainer {
         self.module = self.optimizer.step(learning_rate, self.module.clone(), gradients);
     }
 
-    /// Losses of newly drawn crops, and which images they are of.
-    fn losses(&self, wanted: Wanted, rng: &mut ChaCha8Rng) -> Result<(Losses, Vec<usize>), Error> {
+    /// The batches of this step. Crops with flows are drawn as they are used.
+    fn draw(&mut self) -> Result<Vec<Option<Batch>>, Error> {
+        let accumulation = self.settings.accumulation as u64;
+        self.waited = Duration::ZERO;
+        let mut drawn = Vec::new();
+        for part in 0..accumulation {
+            let flows = self.settings.objective == Objective::Flows;
+            drawn.push(if flows { None } else { Some(self.batches.of_step(self.step * accumulation + part)?) });
+            if !flows {
+                self.waited += self.batches.waited();
+            }
+        }
+        Ok(drawn)
+    }
+
+    /// Losses of a batch, and which images it is of.
+    fn losses(&self, batch: Option<&Batch>, wanted: Wanted, rng: &mut ChaCha8Rng) -> Result<(Losses, Vec<usize>), Error> {
         // Merged anew for every batch: a backward pass uses the graph up.
         let network = self.module.merged();
         let (settings, device) = (&self.settings, &self.device);
         if let Network::CpSam(network) = &network {
             let sources: Vec<usize> =
-                (0..settings.batch_size).map(|_| rng.random_range(0..self.training.len())).collect();
+                (0..settings.batch_size).map(|_| rng.random_range(0..self.flows.len())).collect();
             let side = network.tile_side();
-            let crop = |&source: &usize| draw(&self.training[source].image, &self.flows[source], side, rng);
+            let crop = |&source: &usize| draw(&self.flows[source].0, &self.flows[source].1, side, rng);
             let crops: Vec<FlowCrop> = sources.iter().map(crop).collect();
             let maps = Some(flows::loss(network, &crops, settings.stochastic_depth, rng, device)?);
             return Ok((Losses { maps, masks: None }, sources));
         }
-        let sampler = CropSampler { side: settings.crop_side, zoom: settings.zoom, intensity: true };
-        let crops: Vec<Crop> = (0..settings.batch_size).map(|_| sampler.draw(&self.training, rng)).collect();
+        let crops = batch.map_or(&[][..], |batch| &batch.crops);
         let found = match &network {
-            Network::CytomaskT(network) => losses(network, &crops, wanted, settings, self.step, rng, device)?,
-            Network::Sam(network) => losses(network, &crops, wanted, settings, self.step, rng, device)?,
+            Network::CytomaskT(network) => losses(network, crops, wanted, settings, self.step, rng, device)?,
+            Network::Sam(network) => losses(network, crops, wanted, settings, self.step, rng, device)?,
             Network::CpSam(_) => Losses::default(),
         };
         Ok((found, crops.iter().map(|crop| crop.source).collect()))
@@ -246,7 +295,7 @@ impl Trainer {
 
     fn diverged(&self, sources: &[usize]) -> Error {
         let names: Vec<String> =
-            sources.iter().map(|&source| self.training[source].path.display().to_string()).collect();
+            sources.iter().map(|&source| self.batches.plan().store.path(source).display().to_string()).collect();
         let message =
             format!("step {}: the loss is not a number; images of the batch: {}", self.step, names.join(", "));
         Error::new(ErrorKind::Diverged, message)

@@ -8,9 +8,8 @@ use cytomask_models::sam::{SamOptions, SamPredictor};
 use cytomask_segment::{Ais, Apg, BoxPrompt, FieldModel, Flows, Prompt, PromptModel};
 use serde::{Deserialize, Serialize};
 
-use crate::data::Sample;
+use crate::data::{MIN_OBJECT_PX, Sample};
 use crate::network::Network;
-use crate::step::MIN_OBJECT_PX;
 use crate::trainer::Trainer;
 use crate::{Error, ErrorKind};
 
@@ -55,12 +54,45 @@ impl std::fmt::Display for Validation {
     }
 }
 
+/// One validation image and what was found on it.
+#[derive(Clone, Copy, Debug)]
+pub struct ValidatedImage<'a> {
+    /// Which of the validation images.
+    pub index: usize,
+    /// The image and its true objects.
+    pub sample: &'a Sample,
+    /// By the way that [`Validation::score`] is of, `[H, W]`.
+    pub found: &'a Labels,
+    /// Its scores.
+    pub scores: Validation,
+}
+
 impl Trainer {
     /// Scores of the validation images; none without any. `apg` is how prompts are generated.
     ///
     /// # Errors
     /// `Model` when the network fails.
     pub fn validate(&self, apg: &Apg) -> Result<Option<Validation>, Error> {
+        self.validate_with(apg, &mut |_| {})
+    }
+
+    /// As [`Trainer::validate`], and shows what was found on each image, but for masks of boxes.
+    ///
+    /// # Errors
+    /// As [`Trainer::validate`].
+    pub fn validate_with(
+        &self,
+        apg: &Apg,
+        see: &mut dyn FnMut(ValidatedImage<'_>),
+    ) -> Result<Option<Validation>, Error> {
+        let mut shown = |index: usize, sample, scored: Scored| {
+            let Scored { scores, found } = scored;
+            if let Some(found) = &found {
+                see(ValidatedImage { index, sample, found, scores });
+            }
+            scores
+        };
+        let samples = || self.validation.iter().enumerate();
         if self.validation.is_empty() {
             return Ok(None);
         }
@@ -70,26 +102,31 @@ impl Trainer {
             Network::CytomaskT(network) => {
                 let options = CytomaskTOptions { scale: ScaleChoice::Fixed(1.0), ..CytomaskTOptions::default() };
                 let network = network.with_options(options);
-                self.validation.iter().map(|sample| score_maps(&network, apg, sample)).collect::<Result<_, _>>()?
+                let score = |(index, sample)| Ok(shown(index, sample, score_maps(&network, apg, sample)?));
+                samples().map(score).collect::<Result<_, Error>>()?
             }
             Network::Sam(network) => {
                 let options = SamOptions { input_side: network.input_side, ..SamOptions::default() };
                 let with_decoder = network.decoder.is_some();
                 let predictor = SamPredictor::new(network.sam, network.decoder, options, device).map_err(failed)?;
-                let score = |sample| match with_decoder {
-                    true => score_maps(&predictor, apg, sample),
-                    false => score_boxes(&predictor, sample),
+                let score = |(index, sample)| {
+                    let scored = match with_decoder {
+                        true => score_maps(&predictor, apg, sample)?,
+                        false => Scored { scores: score_boxes(&predictor, sample)?, found: None },
+                    };
+                    Ok(shown(index, sample, scored))
                 };
-                self.validation.iter().map(score).collect::<Result<_, _>>()?
+                samples().map(score).collect::<Result<_, Error>>()?
             }
             Network::CpSam(network) => {
                 let predictor = FlowPredictor::cpsam(network, device);
-                let score = |sample: &Sample| {
+                let score = |(index, sample): (usize, &Sample)| {
                     let fields = predictor.fields(&sample.image).map_err(failed)?;
-                    let flows = Some(msa(sample, &Flows::default().segment(&fields).labels)?);
-                    Ok(Validation { flows, ..Validation::default() })
+                    let found = Flows::default().segment(&fields).labels;
+                    let scores = Validation { flows: Some(msa(sample, &found)?), ..Validation::default() };
+                    Ok(shown(index, sample, Scored { scores, found: Some(found) }))
                 };
-                self.validation.iter().map(score).collect::<Result<_, Error>>()?
+                samples().map(score).collect::<Result<_, Error>>()?
             }
         };
         let mean = |of: fn(&Validation) -> Option<f64>| {
@@ -105,15 +142,22 @@ impl Trainer {
     }
 }
 
-fn score_maps<M>(predictor: &M, apg: &Apg, sample: &Sample) -> Result<Validation, Error>
+/// Scores of one image, and what they are of where it can be shown.
+struct Scored {
+    scores: Validation,
+    found: Option<Labels>,
+}
+
+fn score_maps<M>(predictor: &M, apg: &Apg, sample: &Sample) -> Result<Scored, Error>
 where
     M: FieldModel + PromptModel<Error = cytomask_models::Error>,
 {
     let embedding = predictor.encode(&sample.image).map_err(failed)?;
     let fields = predictor.fields(&embedding).map_err(failed)?;
     let ais = Some(msa(sample, &Ais::default().segment(&fields).labels)?);
-    let found = apg.run_with_fields(predictor, &embedding, &fields, &mut |_, _| {}).map_err(failed)?;
-    Ok(Validation { ais, apg: Some(msa(sample, &found.labels)?), ..Validation::default() })
+    let found = apg.run_with_fields(predictor, &embedding, &fields, &mut |_, _| {}).map_err(failed)?.labels;
+    let scores = Validation { ais, apg: Some(msa(sample, &found)?), ..Validation::default() };
+    Ok(Scored { scores, found: Some(found) })
 }
 
 fn score_boxes(predictor: &SamPredictor, sample: &Sample) -> Result<Validation, Error> {

@@ -30,6 +30,8 @@ pub mod selection;
 mod settings;
 mod settings_file;
 mod strategy;
+#[cfg(feature = "train")]
+pub mod training;
 pub mod tune;
 pub mod volume;
 

@@ -2,13 +2,15 @@
 
 mod sections;
 
+pub(crate) use sections::flattened;
+
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
 use crate::{Analysis, Comparison, Metric, Scores, panel, plots::Plot};
 
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// Everything on the page.
 pub struct Page<'a> {
@@ -124,7 +126,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-fn picture(png: &[u8], alt: &str) -> String {
+pub(crate) fn picture(png: &[u8], alt: &str) -> String {
     format!("<img src=\"{}\" alt=\"{}\">", panel::data_uri(png), escape(alt))
 }
 

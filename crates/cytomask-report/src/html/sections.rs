@@ -371,7 +371,7 @@ pub(super) fn provenance(out: &mut String, page: &Page<'_>) {
 }
 
 /// `{"a": {"b": 1}}` as `a.b` = `1`.
-fn flattened(value: &Value) -> BTreeMap<String, String> {
+pub(crate) fn flattened(value: &Value) -> BTreeMap<String, String> {
     fn walk(value: &Value, name: &str, into: &mut BTreeMap<String, String>) {
         match value {
             Value::Object(fields) => {

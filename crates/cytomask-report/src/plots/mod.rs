@@ -5,10 +5,12 @@
 
 mod canvas;
 mod critical_difference;
+mod curves;
 mod methods;
 mod pairs;
 
 pub use critical_difference::critical_difference;
+pub use curves::{Curve, curves};
 pub use methods::{by_group, mean_scores, score_against_threshold, time_against_quality};
 pub use pairs::scatter;
 

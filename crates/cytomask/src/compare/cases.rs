@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::{Error, ErrorKind};
 
 /// Endings that programs append to an image's name for its labels: ours, Cellpose's, and plain ones.
-const SUFFIXES: [&str; 5] = ["_labels", "_cp_masks", "_masks", "_mask", "_label"];
+pub(crate) const SUFFIXES: [&str; 5] = ["_labels", "_cp_masks", "_masks", "_mask", "_label"];
 
 /// An image with ground truth.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub struct Case {
     pub truth: PathBuf,
 }
 
-fn stem(path: &Path) -> String {
+pub(crate) fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-fn bare(stem: &str) -> &str {
+pub(crate) fn bare(stem: &str) -> &str {
     SUFFIXES.iter().find_map(|suffix| stem.strip_suffix(suffix)).filter(|rest| !rest.is_empty()).unwrap_or(stem)
 }
 

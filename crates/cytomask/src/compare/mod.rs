@@ -8,7 +8,7 @@
 //!
 //! Statistics and drawing are `cytomask_report`'s.
 
-mod cases;
+pub(crate) mod cases;
 mod outputs;
 mod records;
 mod runner;
