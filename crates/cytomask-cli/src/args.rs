@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Models(ModelsArgs),
     /// Train or fine-tune a model on images and label images.
     #[cfg(feature = "train")]
-    Train(crate::train::TrainArgs),
+    Train(Box<crate::train::TrainArgs>),
     /// Write the network's intermediate tensors (for parity checks).
     #[command(hide = true)]
     Dump(DumpArgs),

@@ -57,6 +57,22 @@ impl Progress {
         }
     }
 
+    /// `done` of `total` steps, and how it goes. What is left is said by `how`.
+    pub(crate) fn set_with(&mut self, done: u64, total: u64, how: &dyn std::fmt::Display) {
+        if let Some(bar) = &self.bar {
+            if bar.length() != Some(total) {
+                let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}");
+                bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+            bar.set_message(how.to_string());
+        } else if self.last.elapsed() >= PLAIN_INTERVAL {
+            self.last = Instant::now();
+            say(&format!("{}: {done} of {total}, {how}", self.what));
+        }
+    }
+
     /// A line that stays, above the bar.
     pub(crate) fn line(&self, text: &str) {
         match &self.bar {

@@ -129,3 +129,13 @@ pub(crate) fn device(choice: Device) -> DeviceChoice {
         Device::Metal => DeviceChoice::Metal,
     }
 }
+
+/// Whether the network runs on a graphics card.
+#[cfg(feature = "train")]
+pub(crate) fn is_accelerated(choice: Device) -> bool {
+    match choice {
+        Device::Auto => cfg!(any(feature = "cuda", feature = "metal", feature = "wgpu")),
+        Device::Cpu => false,
+        Device::Cuda | Device::Wgpu | Device::Metal => true,
+    }
+}

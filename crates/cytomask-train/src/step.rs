@@ -154,9 +154,8 @@ pub(crate) fn targets_of(crops: &[Crop], device: &Device) -> Tensor<4> {
     let values: Vec<f32> = crops
         .iter()
         .flat_map(|crop| {
-            let join = |of: &DistanceTargets| {
-                [of.foreground.as_slice(), &of.center_distance, &of.boundary_distance].concat()
-            };
+            let join =
+                |of: &DistanceTargets| [of.foreground.as_slice(), &of.center_distance, &of.boundary_distance].concat();
             match &crop.targets {
                 Some(targets) => join(targets),
                 None => join(&distance_targets(&crop.labels, MIN_OBJECT_PX)),

@@ -146,7 +146,20 @@ impl Trainer {
         let batches = Batches::new(plan_of_batches, BATCH_THREADS);
         let waited = Duration::ZERO;
         let (optimizer, course) = (optimizer.init(), Course::default());
-        Ok(Self { module, plan, optimizer, settings, batches, waited, validation, flows, device, step: 0, course, average })
+        Ok(Self {
+            module,
+            plan,
+            optimizer,
+            settings,
+            batches,
+            waited,
+            validation,
+            flows,
+            device,
+            step: 0,
+            course,
+            average,
+        })
     }
 
     /// A network of the same form with first values instead of its weights: to train from scratch.
@@ -271,13 +284,17 @@ impl Trainer {
     }
 
     /// Losses of a batch, and which images it is of.
-    fn losses(&self, batch: Option<&Batch>, wanted: Wanted, rng: &mut ChaCha8Rng) -> Result<(Losses, Vec<usize>), Error> {
+    fn losses(
+        &self,
+        batch: Option<&Batch>,
+        wanted: Wanted,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(Losses, Vec<usize>), Error> {
         // Merged anew for every batch: a backward pass uses the graph up.
         let network = self.module.merged();
         let (settings, device) = (&self.settings, &self.device);
         if let Network::CpSam(network) = &network {
-            let sources: Vec<usize> =
-                (0..settings.batch_size).map(|_| rng.random_range(0..self.flows.len())).collect();
+            let sources: Vec<usize> = (0..settings.batch_size).map(|_| rng.random_range(0..self.flows.len())).collect();
             let side = network.tile_side();
             let crop = |&source: &usize| draw(&self.flows[source].0, &self.flows[source].1, side, rng);
             let crops: Vec<FlowCrop> = sources.iter().map(crop).collect();

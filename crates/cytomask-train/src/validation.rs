@@ -85,7 +85,7 @@ impl Trainer {
         apg: &Apg,
         see: &mut dyn FnMut(ValidatedImage<'_>),
     ) -> Result<Option<Validation>, Error> {
-        let mut shown = |index: usize, sample, scored: Scored| {
+        let mut shown = |index: usize, sample: &Sample, scored: Scored| {
             let Scored { scores, found } = scored;
             if let Some(found) = &found {
                 see(ValidatedImage { index, sample, found, scores });

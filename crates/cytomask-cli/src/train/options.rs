@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use cytomask::train::{Decay, Objective, Part, Peft, Schedule, TrainSettings};
+use cytomask::training::Defaults;
 
 #[derive(Args)]
 #[command(next_help_heading = "Training")]
@@ -16,13 +17,13 @@ pub(crate) struct TrainOptions {
     /// Optimizer steps.
     #[arg(long = "n_iterations", default_value_t = 1000)]
     iterations: u64,
-    /// Crops in a batch [default: 4; SAM and Cellpose-SAM: 1]
+    /// Crops in a batch [default: 4, fewer where memory is short; SAM and Cellpose-SAM: 1]
     #[arg(long = "batch_size")]
     batch_size: Option<usize>,
     /// Batches whose gradients are averaged before each step.
     #[arg(long = "gradient_accumulation", default_value_t = 1)]
     accumulation: usize,
-    /// Side of the training crops, a multiple of 32 [default: 224; SAM: 512]
+    /// Side of the training crops, a multiple of 32 [default: 224, more on large machines, less for small images; SAM: 512]
     #[arg(long = "patch_shape")]
     patch_shape: Option<u32>,
     /// Side that a SAM sees a crop enlarged to; it sees whole images at 1024.
@@ -143,7 +144,7 @@ enum PeftChoice {
 
 impl TrainOptions {
     /// The settings for a network that predicts flows, or sees images at their own scale.
-    pub(super) fn settings(&self, predicts_flows: bool, own_scale: bool) -> Result<TrainSettings> {
+    pub(super) fn settings(&self, predicts_flows: bool, own_scale: bool, defaults: &Defaults) -> Result<TrainSettings> {
         let micro_sam = self.schedule == ScheduleChoice::MicroSam;
         let objective = match self.objective {
             ObjectiveChoice::Auto if predicts_flows => Objective::Flows,
@@ -168,9 +169,13 @@ impl TrainOptions {
             objective,
             schedule: if micro_sam { Schedule::MicroSam } else { Schedule::Summed },
             iterations: self.iterations,
-            batch_size: self.batch_size.unwrap_or(if own_scale { 4 } else { 1 }),
+            batch_size: self.batch_size.unwrap_or(if own_scale { defaults.batch_size } else { 1 }),
             accumulation: self.accumulation,
-            crop_side: self.patch_shape.unwrap_or(if own_scale || predicts_flows { 224 } else { 512 }),
+            crop_side: self.patch_shape.unwrap_or(match (own_scale, predicts_flows) {
+                (true, _) => defaults.crop_side,
+                (_, true) => 224,
+                _ => 512,
+            }),
             input_side: self.input_side,
             learning_rate: self.learning_rate.unwrap_or(if own_scale { 1e-4 } else { 1e-5 }),
             weight_decay: self.weight_decay.unwrap_or(if predicts_flows { 0.1 } else { 0.01 }),

@@ -10,9 +10,9 @@ mod clean;
 mod crops;
 mod store;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use cytomask_image::{Image, Labels, Normalization, ReadOptions, Rgb, read_labels};
+use cytomask_image::{Labels, Rgb};
 
 pub use augment::{Augmentation, Preset};
 pub use batches::{Batch, BatchPlan, Batches};
@@ -21,7 +21,6 @@ pub use crops::CropSampler;
 pub use store::{Packed, Reader, Store};
 
 use crate::targets::DistanceTargets;
-use crate::{Error, ErrorKind};
 
 /// Objects of fewer pixels are not trained on and do not count when a crop is judged; µSAM's `min_size`. Its
 /// `MinInstanceSampler(2, min_size=25)` counts the background as the second instance, so that one object is enough.
@@ -60,59 +59,4 @@ pub fn median_side(labels: &Labels) -> Option<f64> {
     }
     areas.sort_unstable();
     areas.get(areas.len() / 2).map(|&area| (area as f64).sqrt())
-}
-
-/// Loads every image of `images` with the label image of the same stem in `labels`.
-///
-/// # Errors
-/// `Data`: an image without labels, sizes that differ, a file that cannot be read, no image at all, labels without any object.
-pub fn load_folder(images: &Path, labels: &Path, normalization: Normalization) -> Result<Vec<Sample>, Error> {
-    let label_files = files(labels)?;
-    let mut samples = Vec::new();
-    for path in files(images)? {
-        let label_path = label_files
-            .iter()
-            .find(|candidate| candidate.file_stem() == path.file_stem())
-            .ok_or_else(|| data(format!("{}: no label image of this name in {}", path.display(), labels.display())))?;
-        samples.push(load_pair(&path, label_path, normalization)?);
-    }
-    if samples.is_empty() {
-        return Err(data(format!("{}: no images in this folder", images.display())));
-    }
-    if samples.iter().all(|sample| sample.labels.max_id() == 0) {
-        return Err(data(format!("{}: none of the label images holds an object", labels.display())));
-    }
-    Ok(samples)
-}
-
-fn load_pair(path: &Path, label_path: &Path, normalization: Normalization) -> Result<Sample, Error> {
-    let unreadable = |error| data("a training file cannot be used").with_source(error);
-    let image = Image::open(path, &ReadOptions::default())
-        .and_then(|image| image.to_rgb(normalization))
-        .map_err(|error| unreadable(error.with_path(path)))?;
-    let labels = read_labels(label_path).map_err(|error| unreadable(error.with_path(label_path)))?;
-    if image.size != labels.size() {
-        let ([h, w], [label_h, label_w]) = (image.size, labels.size());
-        let found = format!("{label_h} × {label_w}, its image {} is {h} × {w}", path.display());
-        return Err(data(format!("{}: the label image is {found}", label_path.display())));
-    }
-    Ok(Sample { path: path.to_path_buf(), image, labels })
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let unlisted = |error| data(format!("{}: cannot list the folder", folder.display())).with_source(error);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(unlisted)? {
-        let path = entry.map_err(unlisted)?.path();
-        let extension = path.extension().and_then(|text| text.to_str()).unwrap_or_default().to_lowercase();
-        if path.is_file() && ["png", "tif", "tiff", "jpg", "jpeg"].contains(&extension.as_str()) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn data(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Data, message)
 }

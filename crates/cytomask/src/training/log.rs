@@ -1,7 +1,6 @@
 //! What a run leaves to look at: `log.jsonl`, one JSON object a line, and `report.html`, made anew at each validation.
 //!
-//! The log is the record: the page is made of it, so that a resumed run shows the whole of it. Lines of steps that a killed run did after its
-//! last checkpoint stay in the log and are written again by the resumed run; the later line of a step counts.
+//! The log is the record: the page is made of it, so that a resumed run shows the whole of it.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -43,7 +42,7 @@ struct Seen {
 pub struct Status {
     /// Mean loss of the last steps.
     pub loss: f64,
-    /// mSA of the last validation, by APG.
+    /// Score of the last validation.
     pub msa: Option<f64>,
     /// Training images a second, of the last steps.
     pub images_per_second: f64,
@@ -55,7 +54,7 @@ impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "loss {:.3}", self.loss)?;
         if let Some(msa) = self.msa {
-            write!(f, ", mSA {msa:.3}")?;
+            write!(f, ", validation {msa:.3}")?;
         }
         let left = self.seconds_left.round() as u64;
         let left = match left {
@@ -88,29 +87,34 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// Begins the log of a run in `folder`, or goes on with the one there after `done` steps. `settings` is everything that decides the run.
+    /// Begins the log of a run in `folder`, or, with `goes_on`, keeps the one there up to `done` steps: what a killed run did after its last checkpoint is done again. `settings` is everything that decides the run.
     ///
     /// # Errors
     /// `Setting` when the log cannot be written.
-    pub fn open(folder: &Path, title: &str, settings: Value, data: &Dataset, done: u64) -> Result<Self, Error> {
+    pub fn open(
+        folder: &Path,
+        title: &str,
+        settings: Value,
+        data: &Dataset,
+        done: u64,
+        goes_on: bool,
+    ) -> Result<Self, Error> {
         let path = folder.join(LOG);
+        let failed = |error: std::io::Error| unwritable(&path, &error);
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        let earlier = std::fs::read_to_string(&path).map_err(failed)?;
+        let kept = if goes_on { kept(&earlier, done) } else { 0 };
+        file.set_len(kept as u64).map_err(failed)?;
         let (mut steps, mut validations) = (BTreeMap::new(), BTreeMap::new());
-        let earlier = std::fs::read_to_string(&path).unwrap_or_default();
-        // A kill may have cut the last line off.
-        let cut = !earlier.is_empty() && !earlier.ends_with('\n');
-        for line in earlier.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            match line["step"].as_u64() {
-                Some(step) if step > done => {}
-                Some(step) if line.get("validation").is_some() => drop(validations.insert(step, line)),
-                Some(step) => drop(steps.insert(step, line)),
-                None => {}
+        for line in earlier[..kept].lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let step = line["step"].as_u64().unwrap_or(0);
+            if line.get("validation").is_some() {
+                validations.insert(step, line);
+            } else if line.get("run").is_none() {
+                steps.insert(step, line);
             }
         }
-        let unwritable = |error: std::io::Error| unwritable(&path, &error);
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(unwritable)?;
-        if cut {
-            file.write_all(b"\n").map_err(unwritable)?;
-        }
+        file.flush().map_err(failed)?;
         let mut log = Self {
             folder: folder.to_path_buf(),
             file,
@@ -120,11 +124,12 @@ impl RunLog {
             steps,
             validations,
             seen: BTreeMap::new(),
-            before: if done > 0 { read_pictures(&folder.join(PICTURES)) } else { BTreeMap::new() },
+            before: if goes_on { read_pictures(&folder.join(PICTURES)) } else { BTreeMap::new() },
             settings,
         };
         let start = json!({
-            "run": { "begins_after": done, "settings": log.settings, "images": data.rows, "findings": data.findings, "shares": data.shares },
+            "step": done,
+            "run": { "settings": log.settings, "images": data.rows, "findings": data.findings, "shares": data.shares },
         });
         log.line(&start)?;
         Ok(log)
@@ -163,7 +168,7 @@ impl RunLog {
         let (seconds, count) = (sum("seconds").max(1e-9), recent.len().max(1) as f64);
         let done = self.steps.last_key_value().map_or(0, |(step, _)| *step);
         let loss = self.loss_parts().iter().map(|part| sum(part)).sum::<f64>() / count;
-        let msa = self.validations.values().next_back().and_then(|line| score(line, "apg"));
+        let msa = self.validations.values().next_back().and_then(best_of);
         Status {
             loss,
             msa,
@@ -186,16 +191,11 @@ impl RunLog {
             let drawn = outlines_png(&sample.image, truth, found);
             drawn.map_err(|error| Error::new(ErrorKind::Image, format!("{}: {error}", sample.path.display())))
         };
-        // The way that is better shows what the model can.
-        let (found, score) = match image.scores.ais > image.scores.apg {
-            true => (image.ais, image.scores.ais),
-            false => (image.apg, image.scores.apg),
-        };
         let seen = Seen {
             name: file_name(&sample.path),
-            score,
+            score: image.scores.score(),
             image: picture(&none, &none)?,
-            found: picture(&sample.labels, found)?,
+            found: picture(&sample.labels, image.found)?,
         };
         self.seen.insert(image.index, seen);
         Ok(())
@@ -257,17 +257,16 @@ impl RunLog {
         };
         let mut best: Option<(u64, f64)> = None;
         for (step, line) in &self.validations {
-            if let Some(found) = score(line, "apg").filter(|found| best.is_none_or(|(_, best)| *found > best)) {
+            if let Some(found) = best_of(line).filter(|found| best.is_none_or(|(_, best)| *found > best)) {
                 best = Some((*step, found));
             }
         }
         let minutes = self.steps.values().filter_map(|line| line["seconds"].as_f64()).sum::<f64>() / 60.0;
         let mut text = format!("{minutes:.1} minutes of training.");
-        let first = self.validations.first_key_value().and_then(|(_, line)| score(line, "apg"));
+        let first = self.validations.first_key_value().and_then(|(_, line)| best_of(line));
         match (first, best) {
             (Some(first), Some((best_step, best))) => {
-                text +=
-                    &format!(" Validation mSA by APG: {first:.3} before, {best:.3} at its best (step {best_step}).");
+                text += &format!(" Validation score: {first:.3} before, {best:.3} at its best (step {best_step}).");
             }
             _ => text += " There are no validation images, so nothing says how good the model is.",
         }
@@ -311,7 +310,12 @@ impl RunLog {
                 "Mean segmentation accuracy of images the model does not learn from. Higher is better; where it falls while the loss still falls, \
                  the model learns its images by heart.",
                 "mSA",
-                &[of_validations("APG", "apg"), of_validations("AIS", "ais")],
+                &[
+                    of_validations("APG", "apg"),
+                    of_validations("AIS", "ais"),
+                    of_validations("flows", "flows"),
+                    of_validations("boxes (IoU)", "boxes"),
+                ],
             ),
             curves(
                 "loss",
@@ -344,12 +348,27 @@ impl RunLog {
     }
 }
 
+/// The score that the best weights are chosen by.
+fn best_of(line: &Value) -> Option<f64> {
+    let scores: Option<Validation> = serde_json::from_value(line["validation"].clone()).ok()?;
+    Some(scores?.score())
+}
+
 fn score(line: &Value, way: &str) -> Option<f64> {
     line["validation"][way].as_f64()
 }
 
 fn unwritable(path: &Path, error: &dyn std::error::Error) -> Error {
     Error::new(ErrorKind::Setting, format!("{}: cannot write the log: {error}", path.display()))
+}
+
+/// Bytes of the whole lines up to a step.
+fn kept(text: &str, step: u64) -> usize {
+    let before = |line: &&str| {
+        let value: Option<Value> = serde_json::from_str(line).ok();
+        line.ends_with('\n') && value.and_then(|value| value["step"].as_u64()).is_some_and(|at| at <= step)
+    };
+    text.split_inclusive('\n').take_while(before).map(str::len).sum()
 }
 
 fn file_name(path: &Path) -> String {
@@ -420,4 +439,98 @@ fn read_pictures(folder: &Path) -> BTreeMap<usize, Seen> {
         Some(found)
     };
     read(folder).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use cytomask_image::Rgb;
+    use cytomask_train::data::{Sample, Store};
+
+    use super::*;
+
+    fn data() -> Dataset {
+        Dataset {
+            store: Store::from(Vec::new()),
+            validation: Vec::new(),
+            rows: vec![DataRow {
+                image: "images/a.png".into(),
+                labels: "labels/a.tif".into(),
+                group: String::new(),
+                purpose: Some(Use::Training),
+                size: Some([97, 131]),
+                objects: 3,
+                tiny: 0,
+                median_side: Some(9.5),
+            }],
+            findings: Vec::new(),
+            shares: BTreeMap::new(),
+        }
+    }
+
+    fn log(folder: &Path, done: u64, goes_on: bool) -> RunLog {
+        RunLog::open(folder, "cells", json!({ "batch_size": 4 }), &data(), done, goes_on).unwrap()
+    }
+
+    fn step(log: &mut RunLog, step: u64) {
+        let report = json!({ "step": step, "maps": 1.0, "masks": 0.5, "learning_rate": 1e-4 });
+        log.step(&report, Duration::from_secs(2), Duration::from_millis(100), 4).unwrap();
+    }
+
+    fn see(log: &mut RunLog, index: usize, score: f64) {
+        let labels = Labels::zeros([97, 131]);
+        let image = Rgb { size: [97, 131], samples: vec![9.0; 97 * 131 * 3] };
+        let sample = Sample { path: format!("v{index}.png").into(), image, labels: labels.clone() };
+        let scores = Validation { apg: Some(score), ..Validation::default() };
+        log.see(&ValidatedImage { index, sample: &sample, found: &labels, scores }).unwrap();
+    }
+
+    #[test]
+    fn later_steps_and_torn_lines_are_dropped() {
+        let text = "{\"step\":0}\n{\"step\":1,\"maps\":0.5}\n{\"step\":2}\n{\"step\":1,\"ma";
+        assert_eq!(&text[..kept(text, 1)], "{\"step\":0}\n{\"step\":1,\"maps\":0.5}\n");
+        assert_eq!(kept("{\"step\":1}", 1), 0);
+    }
+
+    #[test]
+    fn a_resumed_run_shows_the_whole_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = log(folder.path(), 0, false);
+        for index in 0..6 {
+            see(&mut first, index, 0.1 * index as f64);
+        }
+        let scores = |apg| Some(Validation { apg: Some(apg), ais: Some(0.2), ..Validation::default() });
+        first.validation(0, scores(0.25), 10).unwrap();
+        (1..=3).for_each(|at| step(&mut first, at));
+        drop(first);
+        // Killed after step 3; the last checkpoint is of step 2.
+        let mut second = log(folder.path(), 2, true);
+        assert_eq!((second.steps.len(), second.validations.len(), second.before.len()), (2, 1, 4));
+        (3..=4).for_each(|at| step(&mut second, at));
+        for index in 0..6 {
+            see(&mut second, index, 0.5);
+        }
+        assert_eq!(second.seen.len(), 4);
+        second.validation(4, scores(0.5), 10).unwrap();
+        let status = second.status(10);
+        assert_eq!(
+            (status.loss, status.msa, status.images_per_second, status.seconds_left),
+            (1.5, Some(0.5), 2.0, 12.0)
+        );
+        assert_eq!(status.to_string(), "loss 1.500, validation 0.500, 2.0 images/s, 12 s left");
+        let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+        for text in [
+            "Step 4 of 10",
+            "0.250 before, 0.500 at its best (step 4)",
+            "now: mSA 0.500",
+            "v5.png",
+            "v0.png",
+            "a.png",
+            "97 × 131",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
+        let lines = std::fs::read_to_string(folder.path().join(LOG)).unwrap();
+        assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{lines}");
+        assert_eq!(lines.matches("\"step\":3").count(), 1);
+    }
 }
