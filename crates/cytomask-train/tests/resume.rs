@@ -98,3 +98,17 @@ fn settings_no_run_can_work_with_are_named() {
         assert!(error.kind() == ErrorKind::Setting && error.to_string().contains(word), "{error}");
     }
 }
+
+#[test]
+fn a_batch_with_an_image_of_no_numbers_is_named_and_changes_nothing() {
+    let mut bad = sample();
+    bad.path = "no_numbers.tif".into();
+    bad.image.samples.fill(f32::NAN);
+    let network = CytomaskT::new(&CYTOMASK_T, &device());
+    let network = CytomaskT::load(&CYTOMASK_T, &Seeded::of(&network, ""), &device()).unwrap();
+    let network = BareNetwork::CytomaskT(network);
+    let mut trainer = Trainer::new(network, &device(), settings(), vec![bad], Vec::new()).unwrap();
+    let error = trainer.step().unwrap_err();
+    assert!(error.kind() == ErrorKind::Diverged && error.to_string().contains("no_numbers.tif"), "{error}");
+    assert_eq!(trainer.steps_done(), 0);
+}

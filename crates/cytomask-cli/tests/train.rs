@@ -1,0 +1,163 @@
+//! `train` from outside: what is checked before a run, and what a short run leaves behind.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Outcome, cytomask, discs, write_float_tiff, write_png};
+
+/// Labels of [`discs`]: 1–4, or one class.
+fn disc_labels(class: bool) -> Vec<u8> {
+    (0..97 * 131_u32)
+        .map(|at| {
+            let (y, x) = (i64::from(at / 131), i64::from(at % 131));
+            let centers = [(24, 30), (60, 40), (40, 90), (75, 100)];
+            let found = centers.iter().position(|(cy, cx)| (y - cy).pow(2) + (x - cx).pow(2) < 100);
+            found.map_or(0, |disc| if class { 1 } else { disc as u8 + 1 })
+        })
+        .collect()
+}
+
+fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, labels) = (folder.path().join("images"), folder.path().join("labels"));
+    std::fs::create_dir_all(&images).unwrap();
+    std::fs::create_dir_all(&labels).unwrap();
+    (folder, images, labels)
+}
+
+/// `count` images that differ by one pixel.
+fn write_pairs(images: &Path, labels: &Path, count: u8) {
+    for number in 0..count {
+        let mut pixels = discs(97, 131);
+        pixels[0] = number;
+        write_png(&images.join(format!("cell{number}.png")), 97, 131, &pixels);
+        write_png(&labels.join(format!("cell{number}.png")), 97, 131, &disc_labels(false));
+    }
+}
+
+fn train(folder: &Path, more: &[&str]) -> Outcome {
+    let mut arguments: Vec<std::ffi::OsString> = vec!["train".into(), folder.into()];
+    arguments.extend(more.iter().map(Into::into));
+    cytomask(arguments)
+}
+
+#[test]
+fn what_is_wrong_with_labels_is_named_with_a_remedy() {
+    let (folder, images, labels) = folders();
+    write_pairs(&images, &labels, 6);
+    train(folder.path(), &["--check_only"]).succeeds();
+
+    let values: Vec<f32> = disc_labels(false).iter().map(|&id| f32::from(id) * 0.5).collect();
+    std::fs::remove_file(labels.join("cell0.png")).unwrap();
+    write_float_tiff(&labels.join("cell0.tif"), 97, 131, &values);
+    let colours: Vec<u8> = disc_labels(false).iter().flat_map(|&id| [id * 60, 255 - id, 7]).collect();
+    let file = std::fs::File::create(labels.join("cell1.png")).unwrap();
+    let mut encoder = png::Encoder::new(file, 131, 97);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&colours).unwrap();
+    write_png(&labels.join("cell2.png"), 97, 130, &vec![1; 97 * 130]);
+    std::fs::remove_file(labels.join("cell3.png")).unwrap();
+    write_png(&labels.join("other.png"), 97, 131, &disc_labels(false));
+
+    let outcome = train(folder.path(), &["--check_only"]);
+    outcome.fails(1, &["cannot be learnt from"]);
+    for text in [
+        "cell0.tif: ",
+        "0.5: expected whole numbers",
+        "cell1.png: a picture of 3 channels with 5 colours",
+        "cell2.png: 97 × 130 pixels, its image 97 × 131",
+        "cell3.png: an image without labels",
+        "other.png: labels without an image",
+        "5 errors",
+    ] {
+        assert!(outcome.stdout.contains(text), "{text:?} not in {}", outcome.stdout);
+    }
+    let json = train(folder.path(), &["--check-only", "--json", "--skip_unlabelled"]);
+    let found: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let errors = found["findings"].as_array().unwrap().iter().filter(|finding| finding["severity"] == "error");
+    assert_eq!(errors.count(), 3, "{found:#}");
+    // A run does not begin.
+    let out = folder.path().join("out");
+    train(folder.path(), &["-o", out.to_str().unwrap()]).fails(1, &["error: ", "cell1.png", "cannot be learnt from"]);
+    assert!(!out.exists());
+}
+
+#[test]
+fn classes_become_objects_when_asked() {
+    let (folder, images, labels) = folders();
+    write_pairs(&images, &labels, 4);
+    // Four parts are too few to be sure; eight are not.
+    let mut semantic = disc_labels(true);
+    for (y0, x0) in [(2, 60), (2, 110), (88, 2), (88, 60)] {
+        for y in y0..y0 + 7 {
+            semantic[y * 131 + x0..y * 131 + x0 + 7].fill(1);
+        }
+    }
+    write_png(&labels.join("cell2.png"), 97, 131, &semantic);
+    let outcome = train(folder.path(), &["--check_only"]);
+    outcome.fails(1, &[]);
+    assert!(outcome.stdout.contains("cell2.png: one id in 8 separate parts"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("--split_components"));
+    train(folder.path(), &["--check_only", "--split_components"]).succeeds();
+}
+
+#[test]
+fn an_image_with_nan_is_named() {
+    let (folder, images, labels) = folders();
+    write_pairs(&images, &labels, 4);
+    std::fs::remove_file(images.join("cell1.png")).unwrap();
+    let mut pixels: Vec<f32> = discs(97, 131).iter().map(|&pixel| f32::from(pixel)).collect();
+    pixels[700] = f32::NAN;
+    write_float_tiff(&images.join("cell1.tif"), 97, 131, &pixels);
+    let outcome = train(folder.path(), &["--check_only"]);
+    outcome.fails(1, &[]);
+    assert!(outcome.stdout.contains("cell1.tif: image: expected finite samples"), "{}", outcome.stdout);
+}
+
+#[test]
+fn wrong_flags_are_explained() {
+    let (folder, images, labels) = folders();
+    write_pairs(&images, &labels, 4);
+    train(folder.path(), &["--check_only", "--augment", "fog"]).fails(2, &["none, light, default, strong"]);
+    train(folder.path(), &["--check_only", "--weight", "x=2"]).fails(1, &["weight \"x\""]);
+    train(folder.path(), &[]).fails(2, &["--output"]);
+    train(&folder.path().join("absent"), &["--check_only"]).fails(1, &["absent"]);
+}
+
+#[test]
+fn a_short_run_leaves_models_a_log_and_a_page() {
+    let (folder, images, labels) = folders();
+    write_pairs(&images, &labels, 5);
+    let out = folder.path().join("run");
+    let flags = |iterations: &'static str| {
+        let fixed = ["--n_iterations", iterations, "--save_every", "1", "--batch_size", "1", "--patch_shape", "64"];
+        [&fixed[..], &["--n_objects_per_batch", "2", "--device", "cpu", "-o"]].concat()
+    };
+    let with = |iterations, more: &[&str]| {
+        train(folder.path(), &[&flags(iterations)[..], &[out.to_str().unwrap()], more].concat())
+    };
+    let outcome = with("2", &[]);
+    outcome.succeeds();
+    assert!(outcome.stderr.contains("4 training and 1 validation images"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("batches of 1 crops of 64 pixels"), "{}", outcome.stderr);
+    for name in ["last.safetensors", "best.safetensors", "log.jsonl", "report.html"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(out.join("log.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines[0]["run"]["settings"]["settings"]["batch_size"], 1);
+    assert_eq!(lines.iter().filter(|line| line["waited"].is_number()).count(), 2);
+    assert_eq!(lines.iter().filter(|line| line["validation"]["apg"].is_number()).count(), 3);
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for text in ["Finished: 2 steps", "data:image/png;base64,", "<svg", "Validation mSA", "cell0.png", "batch_size"] {
+        assert!(page.contains(text), "{text}");
+    }
+    with("2", &[]).fails(1, &["holds a run already", "--resume"]);
+    let resumed = with("2", &["--resume"]);
+    resumed.succeeds();
+    assert!(resumed.stderr.contains("going on after step 2"), "{}", resumed.stderr);
+}
