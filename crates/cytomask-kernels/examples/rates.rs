@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use cytomask_kernels::{
-    Activation, AttentionShape, Conv2dShape, Level, MapAttention, Packed, Packed8, Positions, QkvOrder, SplitWeight,
-    buffers,
+    Activation, AttentionShape, Conv2dShape, Level, Map, MapAttention, Packed, Packed8, Positions, QkvOrder,
+    SplitWeight, Weight3x3, buffers,
 };
 
 /// Seconds that all threads of this process were on a processor; `None` where the system does not say.
@@ -101,6 +101,13 @@ fn main() {
         let out = shape.out_size();
         let flops = 2.0 * (c_in * kernel * kernel * c_out * out[0] * out[1]) as f64;
         report(&format!("conv {kernel} × {kernel} / {stride}, {c_in} → {c_out}, {side}²"), flops, seconds);
+        if Weight3x3::suits(&shape) {
+            let (maps, weight) = (Map::all(&x, side * side), Weight3x3::new(&weight, [c_out, c_in]));
+            let seconds = fastest(3, || {
+                buffers::give(black_box(cytomask_kernels::conv3x3(&maps, &shape, &weight, None, Activation::None)));
+            });
+            report("  with a quarter of the products (rate as if all)", flops, seconds);
+        }
     }
     for (c, side, stride) in [(256, 128, 1), (256, 128, 2)] {
         let shape = Conv2dShape { n: 1, c_in: c, size: [side; 2], c_out: c, kernel: [3; 2], stride, padding: 1 };

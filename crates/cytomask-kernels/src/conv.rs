@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::{
     Activation, Level, buffers,
-    level::for_each_level,
+    level::{fma, for_each_level},
     tile::{Offsets, Start, Strip, WIDEST, accumulate},
 };
 
@@ -376,6 +376,93 @@ for_each_level! {
     fn filter_row = filter_row_body(values: &[f32], starts: &[usize], filter: &[f32], bias: f32, out: &mut [f32])
 }
 
+/// Channels filtered together.
+const CHANNELS: usize = 32;
+
+/// Pixels of a task.
+const PIXELS: usize = 512;
+
+/// [`depthwise2d`] of maps whose channels lie together: no copy of the input, and what comes before and after it may be a product
+/// over channels.
+///
+/// # Shapes
+/// `x` `[N, H, W, C]`, `weight` `[C, kH, kW]`, `bias` `[C]` → `[N, H', W', C]`; `shape.c_out` is `C`
+pub fn depthwise2d_last(
+    x: &[f32],
+    shape: &Conv2dShape,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+) -> Vec<f32> {
+    let Conv2dShape { n, c_in: channels, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding } = *shape;
+    let taps = kernel_h * kernel_w;
+    assert_eq!(x.len(), n * channels * h * w, "input of {n} × {h} × {w} × {channels}");
+    assert_eq!([c_out, weight.len()], [channels, channels * taps], "a filter for each channel");
+    assert!(bias.is_none_or(|bias| bias.len() == channels), "a bias for each of {channels} channels");
+    let [out_h, out_w] = shape.out_size();
+    let mut out = buffers::take(n * channels * out_h * out_w);
+    if out.is_empty() {
+        return out;
+    }
+    let level = Level::best();
+    // One tap of all channels after the other.
+    let filters: Vec<f32> = (0..taps * channels).map(|at| weight[at % channels * taps + at / channels]).collect();
+    let zeros = vec![0.0; channels];
+    let bias = bias.unwrap_or(&zeros);
+    out.par_chunks_mut(PIXELS * channels).enumerate().for_each_init(Vec::new, |inside, (task, out)| {
+        for (pixel, out) in out.chunks_exact_mut(channels).enumerate() {
+            let pixel = task * PIXELS + pixel;
+            let (image, y, column) = (pixel / (out_h * out_w), pixel / out_w % out_h, pixel % out_w);
+            inside.clear();
+            for tap in 0..taps {
+                let (sy, sx) = (y * stride + tap / kernel_w, column * stride + tap % kernel_w);
+                if (padding..h + padding).contains(&sy) && (padding..w + padding).contains(&sx) {
+                    let source = (image * h + sy - padding) * w + sx - padding;
+                    inside.push([source * channels, tap * channels]);
+                }
+            }
+            filter_pixel(level, [x, &filters], inside, bias, out);
+        }
+        activation.apply(level, out);
+    });
+    out
+}
+
+/// `out[c] = bias[c] + Σ x[from + c] · filters[of + c]` over pairs of `from` and `of`.
+#[inline(always)]
+fn filter_pixel_body<const FUSED: bool>(
+    [x, filters]: [&[f32]; 2],
+    inside: &[[usize; 2]],
+    bias: &[f32],
+    out: &mut [f32],
+) {
+    let (chunks, rest) = out.as_chunks_mut::<CHANNELS>();
+    let whole = chunks.len() * CHANNELS;
+    for (index, (out, bias)) in chunks.iter_mut().zip(bias.as_chunks::<CHANNELS>().0).enumerate() {
+        let mut sums = *bias;
+        for &[from, of] in inside {
+            let (values, factors) =
+                (x[from + index * CHANNELS..].first_chunk(), filters[of + index * CHANNELS..].first_chunk());
+            if let (Some::<&[f32; CHANNELS]>(values), Some::<&[f32; CHANNELS]>(factors)) = (values, factors) {
+                for lane in 0..CHANNELS {
+                    sums[lane] = fma::<FUSED>(values[lane], factors[lane], sums[lane]);
+                }
+            }
+        }
+        *out = sums;
+    }
+    for (channel, out) in rest.iter_mut().enumerate() {
+        let channel = whole + channel;
+        *out = inside
+            .iter()
+            .fold(bias[channel], |sum, [from, of]| fma::<FUSED>(x[from + channel], filters[of + channel], sum));
+    }
+}
+
+for_each_level! {
+    fn filter_pixel = fused filter_pixel_body(sides: [&[f32]; 2], inside: &[[usize; 2]], bias: &[f32], out: &mut [f32])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,14 +528,29 @@ mod tests {
 
     #[test]
     fn depthwise_equals_its_definition() {
-        for (n, c, size, kernel, stride, padding) in
-            [(2, 3, [9, 13], 3, 1, 1), (1, 4, [17, 33], 3, 2, 1), (1, 2, [8, 8], 5, 3, 2), (1, 1, [1, 1], 3, 2, 1)]
-        {
+        for (n, c, size, kernel, stride, padding) in [
+            (2, 3, [9, 13], 3, 1, 1),
+            (1, 4, [17, 33], 3, 2, 1),
+            (1, 2, [8, 8], 5, 3, 2),
+            (1, 1, [1, 1], 3, 2, 1),
+            (2, 70, [19, 31], 3, 1, 1),
+        ] {
             let shape = Conv2dShape { n, c_in: c, size, c_out: c, kernel: [kernel; 2], stride, padding };
             let x = wave(1, n * c * size[0] * size[1]);
             let (weight, bias) = (wave(2, c * kernel * kernel), wave(3, c));
             let found = depthwise2d(&x, &shape, &weight, Some(&bias), Activation::None);
-            assert_close(&found, &slow(&x, &shape, &weight, &bias, c), &format!("{shape:?}"));
+            let expected = slow(&x, &shape, &weight, &bias, c);
+            assert_close(&found, &expected, &format!("{shape:?}"));
+            let turn = |from: &[f32], [rows, columns]: [usize; 2]| -> Vec<f32> {
+                let image = |from: &[f32]| {
+                    (0..from.len()).map(|at| from[at % rows * columns + at / rows]).collect::<Vec<f32>>()
+                };
+                from.chunks_exact(rows * columns).flat_map(image).collect()
+            };
+            let last =
+                depthwise2d_last(&turn(&x, [c, size[0] * size[1]]), &shape, &weight, Some(&bias), Activation::None);
+            let pixels = shape.out_size().iter().product();
+            assert_close(&turn(&last, [pixels, c]), &expected, &format!("channels last, {shape:?}"));
         }
     }
 

@@ -259,7 +259,7 @@ impl Gathered {
         let (mut ours, mut theirs) = (vec![0.0; self.most.len()], vec![0.0; self.most.len()]);
         for row in 0..self.most.len() {
             let most = self.most[row].max(other.most[row]);
-            (ours[row], theirs[row]) = (exp(self.most[row] - most), exp(other.most[row] - most));
+            (ours[row], theirs[row]) = (exp::<false>(self.most[row] - most), exp::<false>(other.most[row] - most));
             self.most[row] = most;
             self.total[row] = self.total[row] * ours[row] + other.total[row] * theirs[row];
         }
@@ -442,7 +442,7 @@ fn add_body(a: &[f32], b: &[f32], out: &mut [f32]) {
 
 /// Softmax over `tokens` neighbouring rows of `[rows, LANES]`, lane by lane.
 #[inline(always)]
-fn soften_tokens_body(logits: &mut [f32], tokens: usize) {
+fn soften_tokens_body<const FUSED: bool>(logits: &mut [f32], tokens: usize) {
     for head in logits.as_chunks_mut::<LANES>().0.chunks_exact_mut(tokens) {
         let mut most = [f32::NEG_INFINITY; LANES];
         for row in head.iter() {
@@ -453,7 +453,7 @@ fn soften_tokens_body(logits: &mut [f32], tokens: usize) {
         let mut total = [0.0_f32; LANES];
         for row in head.iter_mut() {
             for ((value, most), total) in row.iter_mut().zip(&most).zip(&mut total) {
-                *value = exp(*value - most);
+                *value = exp::<FUSED>(*value - most);
                 *total += *value;
             }
         }
@@ -471,7 +471,7 @@ fn soften_tokens_body(logits: &mut [f32], tokens: usize) {
 /// Turns logits `[rows, LANES]` into weights relative to the largest logit of their row so far; says by what factor earlier weights
 /// must shrink.
 #[inline(always)]
-fn soften_pixels_body(logits: &mut [f32], most: &mut [f32], total: &mut [f32], shrink: &mut [f32]) {
+fn soften_pixels_body<const FUSED: bool>(logits: &mut [f32], most: &mut [f32], total: &mut [f32], shrink: &mut [f32]) {
     let rows = logits.as_chunks_mut::<LANES>().0.iter_mut().zip(most).zip(total).zip(shrink);
     for (((row, most), total), shrink) in rows {
         let mut parts = [f32::NEG_INFINITY; 16];
@@ -481,12 +481,12 @@ fn soften_pixels_body(logits: &mut [f32], most: &mut [f32], total: &mut [f32], s
             }
         }
         let new = parts.iter().fold(*most, |most, &part| most.max(part));
-        *shrink = exp(*most - new);
+        *shrink = exp::<FUSED>(*most - new);
         *most = new;
         let mut sums = [0.0_f32; 16];
         for chunk in row.as_chunks_mut::<16>().0 {
             for (sum, value) in sums.iter_mut().zip(chunk) {
-                *value = exp(*value - new);
+                *value = exp::<FUSED>(*value - new);
                 *sum += *value;
             }
         }
@@ -556,10 +556,10 @@ for_each_level! {
     fn add = add_body(a: &[f32], b: &[f32], out: &mut [f32])
 }
 for_each_level! {
-    fn soften_tokens = soften_tokens_body(logits: &mut [f32], tokens: usize)
+    fn soften_tokens = fused soften_tokens_body(logits: &mut [f32], tokens: usize)
 }
 for_each_level! {
-    fn soften_pixels = soften_pixels_body(logits: &mut [f32], most: &mut [f32], total: &mut [f32], shrink: &mut [f32])
+    fn soften_pixels = fused soften_pixels_body(logits: &mut [f32], most: &mut [f32], total: &mut [f32], shrink: &mut [f32])
 }
 for_each_level! {
     fn scale_rows = scale_rows_body(sums: &mut [f32], factors: &[f32])

@@ -202,7 +202,7 @@ fn block_of_rows(rows: usize) -> usize {
 
 /// Activation and residual of `width` columns of rows `stride` apart.
 #[inline(always)]
-pub(crate) fn finish_body(
+pub(crate) fn finish_body<const FUSED: bool>(
     rows: &mut [f32],
     [stride, width]: [usize; 2],
     activation: Activation,
@@ -216,7 +216,7 @@ pub(crate) fn finish_body(
         match activation {
             Activation::None => {}
             Activation::Relu => relu_body(row),
-            Activation::Gelu => gelu_body(row),
+            Activation::Gelu => gelu_body::<FUSED>(row),
         }
         if let Some(residual) = residual {
             for (value, residual) in row.iter_mut().zip(&residual[index * stride..][..width]) {
@@ -228,7 +228,7 @@ pub(crate) fn finish_body(
 
 for_each_level! {
     /// Activation and residual of `width` columns of rows `stride` apart, in place.
-    pub(crate) fn finish = finish_body(rows: &mut [f32], sizes: [usize; 2], activation: Activation, residual: Option<&[f32]>)
+    pub(crate) fn finish = fused finish_body(rows: &mut [f32], sizes: [usize; 2], activation: Activation, residual: Option<&[f32]>)
 }
 
 /// `activation(x · weightᵀ + bias)`. Packs the weight unless there are few rows.

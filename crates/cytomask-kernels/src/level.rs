@@ -49,20 +49,38 @@ impl Level {
     }
 }
 
+/// `a · b + c`: in one rounding where the level has the instruction, which `FUSED` says; elsewhere it would be a call.
+#[inline(always)]
+pub(crate) fn fma<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
+
 /// Compiles a function of plain loops for each [`Level`] and calls the one asked for. The body must be `#[inline(always)]`.
+/// `= fused body` calls `body::<FUSED>` with what [`fma`] wants to know.
 macro_rules! for_each_level {
     ($(#[$meta:meta])* $visibility:vis fn $name:ident = $body:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
+        $crate::level::for_each_level! {
+            @ [$(#[$meta])*] $visibility $name [$body] [$body] ($($argument: $kind),*) ($($result)?)
+        }
+    };
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident = fused $body:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
+        $crate::level::for_each_level! {
+            @ [$(#[$meta])*] $visibility $name [$body::<true>] [$body::<{ cfg!(target_arch = "aarch64") }>]
+            ($($argument: $kind),*) ($($result)?)
+        }
+    };
+    (@ [$(#[$meta:meta])*] $visibility:vis $name:ident [$($wide:tt)*] [$($plain:tt)*] ($($argument:ident: $kind:ty),*) ($($result:ty)?)) => {
         $(#[$meta])*
         $visibility fn $name(level: $crate::Level, $($argument: $kind),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
                 fn avx512($($argument: $kind),*) $(-> $result)? {
-                    $body($($argument),*)
+                    $($wide)*($($argument),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($argument: $kind),*) $(-> $result)? {
-                    $body($($argument),*)
+                    $($wide)*($($argument),*)
                 }
                 match level {
                     #[expect(unsafe_code, reason = "a level above Portable only comes from Level::found")]
@@ -75,7 +93,7 @@ macro_rules! for_each_level {
                 }
             }
             let _ = level;
-            $body($($argument),*)
+            $($plain)*($($argument),*)
         }
     };
 }

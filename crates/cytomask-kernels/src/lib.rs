@@ -9,7 +9,7 @@
 //! Products also come in bf16 (`bf16.rs`), products and convolutions in 8 bits (`int8.rs`, `conv8.rs`): exact integer sums of
 //! rounded inputs and weights.
 //!
-//! All `unsafe` of the project is in `tile.rs`, `bf16.rs`, `int8_tile.rs` and `int8_strip.rs` (loads and stores through pointers, bounds
+//! All `unsafe` of the project is in `tile.rs`, `bf16.rs`, `int8_tile.rs`, `int8_strip.rs` and `winograd_lanes.rs` (loads and stores through pointers, bounds
 //! checked before each call) and in the one-line calls of functions compiled for an instruction set after it was found.
 
 mod attention;
@@ -29,10 +29,12 @@ mod norm;
 mod pointwise;
 mod tile;
 mod upsample;
+mod winograd;
+mod winograd_lanes;
 
 pub use attention::{AttentionShape, attention, relative_attention};
 pub use bf16::{Packed16, bf16_is_native, multiply16, multiply16_around};
-pub use conv::{Conv2dShape, SplitWeight, conv_transpose2x2, conv2d, depthwise2d};
+pub use conv::{Conv2dShape, SplitWeight, conv_transpose2x2, conv2d, depthwise2d, depthwise2d_last};
 pub use conv8::{Weight8, conv2d8};
 pub use exchange::{BlockedMaps, Exchange, Queries, gather};
 pub use gemm::{Around, LayerNorm, Packed, linear, multiply, multiply_around};
@@ -40,6 +42,7 @@ pub use int8::{Packed8, int8_is_fast, multiply8, multiply8_around};
 pub use level::Level;
 pub use map_attention::{MapAttention, Positions, QkvOrder, map_attention};
 pub use masks::MaskUpscaling;
-pub use norm::{batch_norm, instance_norm, layer_norm};
+pub use norm::{batch_norm, instance_norm, instance_norm_lines, layer_norm};
 pub use pointwise::{Activation, gelu, softmax, softmax_relative};
 pub use upsample::upsample2;
+pub use winograd::{Map, Weight3x3, conv3x3};

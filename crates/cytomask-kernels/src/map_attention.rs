@@ -19,7 +19,7 @@ use crate::{
 const QUERIES: usize = 96;
 
 /// Keys met at a time, at most (a multiple of the map's width is taken, at least one row).
-const KEYS: usize = 1024;
+const KEYS: usize = 512;
 
 /// Widest panel of keys.
 const PANEL: usize = 48;
@@ -377,7 +377,7 @@ for_each_level! {
 /// Logits of each query become weights relative to the largest logit so far; what was summed before is brought to that measure.
 /// `sums` has equally long rows. Values after the logits of a row, up to a whole register, are overwritten.
 #[inline(always)]
-fn soften_body(
+fn soften_body<const FUSED: bool>(
     logits: &mut [f32],
     [line, count]: [usize; 2],
     maxima: &mut [f32],
@@ -398,7 +398,7 @@ fn soften_body(
         }
         let most = most.iter().fold(*maximum, |most, &logit| most.max(logit));
         if most > *maximum {
-            let factor = exp(*maximum - most);
+            let factor = exp::<FUSED>(*maximum - most);
             *total *= factor;
             sums.iter_mut().for_each(|sum| *sum *= factor);
             *maximum = most;
@@ -406,7 +406,7 @@ fn soften_body(
         let mut parts = [0.0_f32; LANES];
         for chunk in logits {
             for (part, logit) in parts.iter_mut().zip(chunk) {
-                *logit = exp(*logit - most);
+                *logit = exp::<FUSED>(*logit - most);
                 *part += *logit;
             }
         }
@@ -415,7 +415,7 @@ fn soften_body(
 }
 
 for_each_level! {
-    fn soften = soften_body(
+    fn soften = fused soften_body(
         logits: &mut [f32], sizes: [usize; 2], maxima: &mut [f32], totals: &mut [f32], sums: &mut [f32],
     )
 }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::{
     Activation, Level, buffers,
-    level::for_each_level,
+    level::{fma, for_each_level},
     pointwise::{gelu_body, relu_body},
 };
 
@@ -71,27 +71,36 @@ pub fn layer_norm(values: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec
     out
 }
 
-/// Mean and mean square deviation of a map. A map of 1024² summed in one row of lanes would lose digits: sums of pieces.
+/// Mean and mean square deviation of a map, read from memory once: those of pieces that stay in the cache, joined as Chan, Golub and
+/// LeVeque ("Updating formulae and a pairwise algorithm for computing sample variances", 1979) do.
 #[inline(always)]
 fn map_moments_body(map: &[f32]) -> [f64; 2] {
-    let piece = 1 << 12;
-    let count = map.len() as f64;
-    let mean = map.chunks(piece).map(|piece| f64::from(sum(piece, |x| x))).sum::<f64>() / count;
-    let centre = mean as f32;
-    let squares = map.chunks(piece).map(|piece| f64::from(sum(piece, |x| (x - centre) * (x - centre)))).sum::<f64>();
+    let (mut count, mut mean, mut squares) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for piece in map.chunks(PIECE) {
+        let these = piece.len() as f64;
+        let of_piece = sum(piece, |x| x) / piece.len() as f32;
+        // The rounding of the mean of the piece is in the sum of squares, and is taken out of it again.
+        let (rest, squares_of_piece) =
+            (f64::from(sum(piece, |x| x - of_piece)), f64::from(sum(piece, |x| (x - of_piece) * (x - of_piece))));
+        let exact = f64::from(of_piece) + rest / these;
+        let apart = exact - mean;
+        squares += squares_of_piece - rest * rest / these + apart * apart * count * these / (count + these);
+        count += these;
+        mean += apart * these / count;
+    }
     [mean, squares / count]
 }
 
 /// `activation(x · factor + offset)`.
 #[inline(always)]
-fn scale_map_body(map: &[f32], [factor, offset]: [f32; 2], activation: Activation, out: &mut [f32]) {
-    for (out, x) in out.iter_mut().zip(map) {
-        *out = x * factor + offset;
+fn scale_map_body<const FUSED: bool>(map: &mut [f32], [factor, offset]: [f32; 2], activation: Activation) {
+    for x in &mut *map {
+        *x = fma::<FUSED>(*x, factor, offset);
     }
     match activation {
         Activation::None => {}
-        Activation::Relu => relu_body(out),
-        Activation::Gelu => gelu_body(out),
+        Activation::Relu => relu_body(map),
+        Activation::Gelu => gelu_body::<FUSED>(map),
     }
 }
 
@@ -99,11 +108,25 @@ for_each_level! {
     fn map_moments = map_moments_body(map: &[f32]) -> [f64; 2]
 }
 for_each_level! {
-    fn scale_map = scale_map_body(map: &[f32], line: [f32; 2], activation: Activation, out: &mut [f32])
+    fn scale_map = fused scale_map_body(map: &mut [f32], line: [f32; 2], activation: Activation)
 }
 
 /// Pixels of a map that are scaled at a time: what the activation reads is still in the cache.
 const PIECE: usize = 1 << 12;
+
+/// Factor and offset of the norm of each map over its pixels, without weights: `x · factor + offset` is the norm.
+///
+/// # Shapes
+/// `values` `[maps, pixels]` → `[maps]`
+pub fn instance_norm_lines(values: &[f32], pixels: usize, eps: f32) -> Vec<[f32; 2]> {
+    let level = Level::best();
+    let line = |map: &[f32]| {
+        let [mean, variance] = map_moments(level, map);
+        let factor = 1.0 / (variance as f32 + eps).sqrt();
+        [factor, -(mean as f32) * factor]
+    };
+    values.par_chunks_exact(pixels.max(1)).map(line).collect()
+}
 
 /// Norm of each map over its pixels, without weights.
 ///
@@ -115,29 +138,23 @@ pub fn instance_norm(values: &[f32], pixels: usize, eps: f32, out: &mut [f32]) {
         return;
     }
     let level = Level::best();
-    out.par_chunks_exact_mut(pixels).zip(values.par_chunks_exact(pixels)).for_each(|(out, map)| {
-        let [mean, variance] = map_moments(level, map);
-        let factor = 1.0 / (variance as f32 + eps).sqrt();
-        scale_map(level, map, [factor, -(mean as f32) * factor], Activation::None, out);
+    let lines = instance_norm_lines(values, pixels, eps);
+    out.par_chunks_exact_mut(pixels).zip(values.par_chunks_exact(pixels)).zip(lines).for_each(|((out, map), line)| {
+        for (out, map) in out.chunks_mut(PIECE).zip(map.chunks(PIECE)) {
+            out.copy_from_slice(map);
+            scale_map(level, out, line, Activation::None);
+        }
     });
 }
 
-/// Norm of each channel over the pixels of all images, then an activation.
+/// Norm of each channel over the pixels of all images, then an activation, in place.
 ///
 /// # Shapes
-/// `values` `[N, C, pixels]`, `weight` and `bias` `[C]` → `[N, C, pixels]`
-pub fn batch_norm(
-    values: &[f32],
-    pixels: usize,
-    weight: &[f32],
-    bias: &[f32],
-    eps: f32,
-    activation: Activation,
-) -> Vec<f32> {
+/// `values` `[N, C, pixels]`, `weight` and `bias` `[C]`
+pub fn batch_norm(values: &mut [f32], pixels: usize, weight: &[f32], bias: &[f32], eps: f32, activation: Activation) {
     let channels = weight.len();
-    let mut out = buffers::take(values.len());
     if values.is_empty() || channels == 0 {
-        return out;
+        return;
     }
     assert_eq!([values.len() % (channels * pixels), bias.len()], [0, channels], "maps of {channels} channels");
     let level = Level::best();
@@ -153,14 +170,11 @@ pub fn batch_norm(
             [factor as f32, (f64::from(bias[channel]) - mean * factor) as f32]
         })
         .collect();
-    out.par_chunks_exact_mut(pixels).zip(values.par_chunks_exact(pixels)).enumerate().for_each(
-        |(index, (out, map))| {
-            for (out, map) in out.chunks_mut(PIECE).zip(map.chunks(PIECE)) {
-                scale_map(level, map, lines[index % channels], activation, out);
-            }
-        },
-    );
-    out
+    values.par_chunks_exact_mut(pixels).enumerate().for_each(|(index, map)| {
+        for piece in map.chunks_mut(PIECE) {
+            scale_map(level, piece, lines[index % channels], activation);
+        }
+    });
 }
 
 #[cfg(test)]
@@ -195,6 +209,21 @@ mod tests {
     }
 
     #[test]
+    fn far_from_zero_pieces_join_without_losing_digits() {
+        // Several pieces, a last short one, a mean of a thousand deviations that drifts from piece to piece.
+        let map: Vec<f32> =
+            (0..5 * PIECE + 77).map(|index| 1000.0 + index as f32 * 1e-4 + (index as f32 * 0.71).sin()).collect();
+        let count = map.len() as f64;
+        let mean = map.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
+        let variance = map.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
+        for level in Level::all() {
+            let found = map_moments(level, &map);
+            assert!((found[0] - mean).abs() < 1e-5, "{level:?}: {found:?}, mean {mean}");
+            assert!((found[1] / variance - 1.0).abs() < 1e-6, "{level:?}: {found:?}, variance {variance}");
+        }
+    }
+
+    #[test]
     fn batch_norm_pools_over_the_images() {
         let (images, channels, pixels) = (3, 4, 77);
         let values: Vec<f32> = (0..images * channels * pixels)
@@ -202,7 +231,8 @@ mod tests {
             .collect();
         let (weight, bias) = ([0.5, -1.0, 2.0, 1.0], [0.1, 0.2, -0.3, 0.0]);
         for activation in [Activation::None, Activation::Relu] {
-            let found = batch_norm(&values, pixels, &weight, &bias, 1e-5, activation);
+            let mut found = values.clone();
+            batch_norm(&mut found, pixels, &weight, &bias, 1e-5, activation);
             for channel in 0..channels {
                 let places: Vec<usize> =
                     (0..images * channels * pixels).filter(|index| index / pixels % channels == channel).collect();

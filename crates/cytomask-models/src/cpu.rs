@@ -6,13 +6,14 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 use cytomask_kernels::{
-    self as kernels, Activation, AttentionShape, Conv2dShape, Level, Packed, Packed8, Packed16, SplitWeight, Weight8,
+    self as kernels, Activation, AttentionShape, Conv2dShape, Level, Map, Packed, Packed8, Packed16, SplitWeight,
+    Weight3x3, Weight8,
 };
 
 use crate::{
     layers::{self, Around, MapAttention, Positions, QkvOrder},
     precision::Precision,
-    prepared::{LinearForm, Prepared},
+    prepared::{ConvForm, LinearForm, Prepared},
 };
 
 /// Whether a tensor can be handed to a plain loop: `f32` in main memory, and no gradient is wanted.
@@ -142,6 +143,12 @@ pub(crate) fn prepared_linear<const D: usize>(
     tensor(y, dims)
 }
 
+/// Sizes of a convolution of `x`.
+fn conv_shape(x: &Tensor<4>, weight: &Tensor<4>, stride: usize, padding: usize) -> Conv2dShape {
+    let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
+    Conv2dShape { n, c_in, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding }
+}
+
 pub(crate) fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -151,36 +158,112 @@ pub(crate) fn conv2d(
     depthwise: bool,
     after: layers::Activation,
 ) -> Tensor<4> {
-    let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
-    let shape = Conv2dShape { n, c_in, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding };
+    let shape = conv_shape(&x, &weight, stride, padding);
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
     let bias = bias.as_ref().map(Values::slice);
     let run = if depthwise { kernels::depthwise2d } else { kernels::conv2d };
     let y = run(x.slice(), &shape, weight.slice(), bias, activation(after));
     x.release();
     let [out_h, out_w] = shape.out_size();
-    tensor(y, [n, c_out, out_h, out_w])
+    tensor(y, [shape.n, shape.c_out, out_h, out_w])
 }
 
-/// [`conv2d`] in 8 bits, stride 1.
-pub(crate) fn conv2d8(
+/// One filter for each channel of maps whose channels lie last.
+pub(crate) fn depthwise2d_last(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+    after: layers::Activation,
+) -> Tensor<4> {
+    let ([n, h, w, c], [_, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
+    let shape = Conv2dShape { n, c_in: c, size: [h, w], c_out: c, kernel: [kernel_h, kernel_w], stride, padding };
+    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let bias = bias.as_ref().map(Values::slice);
+    let y = kernels::depthwise2d_last(x.slice(), &shape, weight.slice(), bias, activation(after));
+    x.release();
+    let [out_h, out_w] = shape.out_size();
+    tensor(y, [n, out_h, out_w, c])
+}
+
+/// Whether a convolution of stride 1 in this format has a weight of its own order.
+pub(crate) fn conv_is_prepared(weight: &Tensor<4>, precision: Precision) -> bool {
+    let [c_out, c_in, kernel_h, kernel_w] = weight.dims();
+    let shape = Conv2dShape { n: 1, c_in, size: [1; 2], c_out, kernel: [kernel_h, kernel_w], stride: 1, padding: 0 };
+    Weight3x3::suits(&shape) || precision == Precision::Int8 && Weight8::holds(c_in, shape.kernel)
+}
+
+/// The weight in the order of its loop. With few input channels a quarter of the products in `f32` takes less time than all of them
+/// in 8 bits (docs/benchmarks.md).
+fn conv_form(weight: &Values, shape: &Conv2dShape, precision: Precision) -> ConvForm {
+    let channels = [shape.c_out, shape.c_in];
+    let points = Weight3x3::suits(shape) && shape.c_in < 256;
+    if precision == Precision::Int8 && !points && Weight8::holds(shape.c_in, shape.kernel) {
+        return ConvForm::Int8(Weight8::new(weight.slice(), channels, shape.kernel));
+    }
+    ConvForm::Points(Weight3x3::new(weight.slice(), channels))
+}
+
+/// A convolution of stride 1; the weight is brought into order once, in the format given.
+pub(crate) fn prepared_conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
     bias: Option<Tensor<1>>,
     padding: usize,
-    prepared: &Prepared<Weight8>,
+    (prepared, precision): (&Prepared<ConvForm>, Precision),
     after: layers::Activation,
 ) -> Tensor<4> {
-    let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
-    let kernel = [kernel_h, kernel_w];
-    let shape = Conv2dShape { n, c_in, size: [h, w], c_out, kernel, stride: 1, padding };
+    let shape = conv_shape(&x, &weight, 1, padding);
     let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
-    let weight = prepared.of([&weight.0], || Weight8::new(weight.slice(), [c_out, c_in], kernel));
-    let bias = bias.as_ref().map(Values::slice);
-    let y = kernels::conv2d8(x.slice(), &shape, &weight, bias, activation(after));
+    let form = prepared.of([&weight.0], || conv_form(&weight, &shape, precision));
+    let (bias, after) = (bias.as_ref().map(Values::slice), activation(after));
+    let y = match &*form {
+        ConvForm::Points(weight) => {
+            let maps = Map::all(x.slice(), shape.size[0] * shape.size[1]);
+            kernels::conv3x3(&maps, &shape, weight, bias, after)
+        }
+        ConvForm::Int8(weight) => kernels::conv2d8(x.slice(), &shape, weight, bias, after),
+    };
     x.release();
     let [out_h, out_w] = shape.out_size();
-    tensor(y, [n, c_out, out_h, out_w])
+    tensor(y, [shape.n, shape.c_out, out_h, out_w])
+}
+
+/// [`prepared_conv2d`] of the instance norm of several maps side by side along the channels, which is applied as they are read.
+pub(crate) fn normed_conv2d(
+    parts: Vec<Tensor<4>>,
+    eps: f64,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    padding: usize,
+    (prepared, precision): (&Prepared<ConvForm>, Precision),
+    after: layers::Activation,
+) -> Tensor<4> {
+    let mut shape = conv_shape(&parts[0], &weight, 1, padding);
+    let pixels = shape.size[0] * shape.size[1];
+    let channels: Vec<usize> = parts.iter().map(|part| part.dims()[1]).collect();
+    shape.c_in = channels.iter().sum();
+    let values = Values::of(weight.clone());
+    let form = prepared.of([&values.0], || conv_form(&values, &shape, precision));
+    let ConvForm::Points(form) = &*form else {
+        return prepared_conv2d(instance_norm(parts, eps), weight, bias, padding, (prepared, precision), after);
+    };
+    let bias = bias.map(Values::of);
+    let parts: Vec<Values> = parts.into_iter().map(Values::of).collect();
+    let lines: Vec<Vec<[f32; 2]>> =
+        parts.iter().map(|part| kernels::instance_norm_lines(part.slice(), pixels, eps as f32)).collect();
+    let mut maps = Vec::with_capacity(shape.n * shape.c_in);
+    for image in 0..shape.n {
+        for ((part, lines), channels) in parts.iter().zip(&lines).zip(&channels) {
+            let values = part.slice().chunks_exact(pixels.max(1)).zip(lines).skip(image * channels).take(*channels);
+            maps.extend(values.map(|(values, &[factor, offset])| Map { values, factor, offset }));
+        }
+    }
+    let y = kernels::conv3x3(&maps, &shape, form, bias.as_ref().map(Values::slice), activation(after));
+    parts.into_iter().for_each(Values::release);
+    let [out_h, out_w] = shape.out_size();
+    tensor(y, [shape.n, shape.c_out, out_h, out_w])
 }
 
 pub(crate) fn conv_transpose2x2(
@@ -292,12 +375,9 @@ pub(crate) fn batch_norm(
     eps: f64,
     after: layers::Activation,
 ) -> Tensor<4> {
-    let dims = x.dims();
-    let (x, weight, bias) = (Values::of(x), Values::of(weight), Values::of(bias));
-    let pixels = dims[2] * dims[3];
-    let y = kernels::batch_norm(x.slice(), pixels, weight.slice(), bias.slice(), eps as f32, activation(after));
-    x.release();
-    tensor(y, dims)
+    let [_, _, h, w] = x.dims();
+    let (weight, bias) = (Values::of(weight), Values::of(bias));
+    in_place(x, |x| kernels::batch_norm(x, h * w, weight.slice(), bias.slice(), eps as f32, activation(after)))
 }
 
 pub(crate) fn upsample2(x: Tensor<4>) -> Tensor<4> {

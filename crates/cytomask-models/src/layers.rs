@@ -21,7 +21,7 @@ use crate::precision::Precision;
 #[cfg(feature = "flex")]
 use crate::{
     cpu,
-    prepared::{LinearForm, Prepared},
+    prepared::{ConvForm, LinearForm, Prepared},
 };
 
 /// Epsilon of the layer norms of SAM's image encoder and of all two-dimensional layer norms.
@@ -547,10 +547,10 @@ pub struct Conv2d {
     groups: usize,
     #[module(skip)]
     precision: Precision,
-    /// The weight as the 8-bit loop reads it.
+    /// The weight as the CPU's loops read it, where that is not as it is stored.
     #[cfg(feature = "flex")]
     #[module(skip)]
-    prepared: Prepared<cytomask_kernels::Weight8>,
+    prepared: Prepared<ConvForm>,
 }
 
 impl Conv2d {
@@ -620,6 +620,28 @@ impl Conv2d {
         self.forward_with(x, self.weight.val(), self.bias.as_ref().map(Param::val), activation)
     }
 
+    /// Of the [`instance_norm`] of several maps joined along the channels.
+    ///
+    /// # Shapes
+    /// `[N, C_i, H, W]`, at least one, `Σ C_i = C_in` → `[N, C_out, H', W']`
+    pub fn forward_normed(&self, parts: Vec<Tensor<4>>, activation: Activation) -> Tensor<4> {
+        #[cfg(feature = "flex")]
+        {
+            let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+            if parts.iter().all(|part| self.is_prepared(part, &weight)) {
+                let form = (&self.prepared, self.precision);
+                return cpu::normed_conv2d(parts, TORCH_NORM_EPS, weight, bias, self.padding, form, activation);
+            }
+        }
+        self.forward_then(instance_norm(parts), activation)
+    }
+
+    /// Whether the CPU's loops take this layer with a weight in their own order.
+    #[cfg(feature = "flex")]
+    fn is_prepared(&self, x: &Tensor<4>, weight: &Tensor<4>) -> bool {
+        self.stride == 1 && self.groups == 1 && cpu::takes(x, weight) && cpu::conv_is_prepared(weight, self.precision)
+    }
+
     /// This layer's geometry with other values, as [`ConvBn`] needs it.
     fn forward_with(
         &self,
@@ -629,11 +651,8 @@ impl Conv2d {
         activation: Activation,
     ) -> Tensor<4> {
         #[cfg(feature = "flex")]
-        if self.precision == Precision::Int8 && self.stride == 1 && self.groups == 1 && cpu::takes(&x, &weight) {
-            let [_, c_in, kernel_h, kernel_w] = weight.dims();
-            if cytomask_kernels::Weight8::holds(c_in, [kernel_h, kernel_w]) {
-                return cpu::conv2d8(x, weight, bias, self.padding, &self.prepared, activation);
-            }
+        if self.is_prepared(&x, &weight) {
+            return cpu::prepared_conv2d(x, weight, bias, self.padding, (&self.prepared, self.precision), activation);
         }
         conv2d(x, weight, bias, self.stride, self.padding, self.groups, activation)
     }
@@ -794,6 +813,10 @@ pub struct ConvBn {
     #[cfg(feature = "flex")]
     #[module(skip)]
     prepared: Prepared<(Tensor<4>, Tensor<1>)>,
+    /// The folded weight of a 1 × 1 convolution as the loops of linear layers read it.
+    #[cfg(feature = "flex")]
+    #[module(skip)]
+    linear: Prepared<LinearForm>,
 }
 
 impl ConvBn {
@@ -806,6 +829,8 @@ impl ConvBn {
             bn: BatchNorm2d::new(channels, &device),
             #[cfg(feature = "flex")]
             prepared: Prepared::default(),
+            #[cfg(feature = "flex")]
+            linear: Prepared::default(),
         }
     }
 
@@ -820,12 +845,58 @@ impl ConvBn {
     pub fn forward_then(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
         #[cfg(feature = "flex")]
         if cpu::takes(&x, &self.c.weight.val()) {
-            let norm = [&self.bn.weight, &self.bn.bias, &self.bn.running_mean, &self.bn.running_var].map(Param::val);
-            let (weight, bias) = cpu::prepared(&self.prepared, &self.c.weight.val(), norm, || self.folded());
+            let (weight, bias) = self.kept();
             return self.c.forward_with(x, weight, Some(bias), activation);
         }
         let (weight, bias) = self.folded();
         self.c.forward_with(x, weight, Some(bias), activation)
+    }
+
+    /// Of maps whose channels lie last: `last(activation(y) + residual)`. On the CPU a 1 × 1 convolution is then a linear layer, and
+    /// one of each channel on its own needs no copy.
+    ///
+    /// # Shapes
+    /// `[N, H, W, C_in]` → `[N, H', W', C_out]`, as the residual
+    pub fn forward_last(
+        &self,
+        x: Tensor<4>,
+        activation: Activation,
+        residual: Option<Tensor<4>>,
+        last: Activation,
+    ) -> Tensor<4> {
+        #[cfg(feature = "flex")]
+        if cpu::takes(&x, &self.c.weight.val()) && residual.as_ref().is_none_or(cpu::is_plain) {
+            let ([c_out, c_in, kernel_h, kernel_w], Conv2d { stride, padding, groups, .. }) =
+                (self.c.weight.val().dims(), &self.c);
+            if [kernel_h, kernel_w, *stride, *padding, *groups] == [1, 1, 1, 0, 1] {
+                let (weight, bias) = self.kept();
+                let (weight, form) = (weight.reshape([c_out, c_in]), (&self.linear, self.c.precision));
+                let around = Around { norm: None, activation, residual };
+                return last.apply(cpu::prepared_linear(x, weight, Some(bias), form, around));
+            }
+            if *groups == c_out && c_in == 1 {
+                let (weight, bias) = self.kept();
+                let y = cpu::depthwise2d_last(x, weight, Some(bias), *stride, *padding, activation);
+                return last.apply(match residual {
+                    Some(residual) => y + residual,
+                    None => y,
+                });
+            }
+        }
+        // The values lie with the channels first, and stay so; only views of them are turned.
+        let y = self.forward_then(x.permute([0, 3, 1, 2]), activation);
+        let y = match residual {
+            Some(residual) => y + residual.permute([0, 3, 1, 2]),
+            None => y,
+        };
+        last.apply(y).permute([0, 2, 3, 1])
+    }
+
+    /// The folded weight and bias, computed once.
+    #[cfg(feature = "flex")]
+    fn kept(&self) -> (Tensor<4>, Tensor<1>) {
+        let norm = [&self.bn.weight, &self.bn.bias, &self.bn.running_mean, &self.bn.running_var].map(Param::val);
+        cpu::prepared(&self.prepared, &self.c.weight.val(), norm, || self.folded())
     }
 
     /// One weight and bias for both.
@@ -966,6 +1037,57 @@ mod tests {
                 for (index, (fast, plain)) in fast.iter().zip(&plain).enumerate() {
                     assert!((fast - plain).abs() < 1e-5, "{window:?} {order:?} at {index}: {fast}, {plain}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn both_orders_of_channels_agree() {
+        let device = Device::flex();
+        let depthwise = Conv2d::new(4, 4, 3, &device).depthwise().with_padding(1);
+        let layers = [
+            ConvBn::new(Conv2d::new(4, 6, 1, &device)),
+            ConvBn::new(depthwise.clone()),
+            ConvBn::new(depthwise.with_stride(2)),
+            ConvBn::new(Conv2d::new(4, 5, 3, &device)),
+        ];
+        for (index, layer) in layers.into_iter().enumerate() {
+            // Weights that differ by place.
+            let mut layer = layer.map(&mut Ones);
+            let shape = layer.c.weight.val().dims();
+            layer.c.weight = layer.c.weight.map(|_| wave(shape, &device));
+            let x = wave([2, 4, 9, 13], &device);
+            let plain = layer.forward_then(x.clone(), Activation::Relu);
+            let residual: Tensor<4> = wave(plain.dims(), &device) * 0.5;
+            let expected = values(gelu(plain + residual.clone()));
+            let last = |x: Tensor<4>| x.permute([0, 2, 3, 1]);
+            let found = layer.forward_last(last(x), Activation::Relu, Some(last(residual)), Activation::Gelu);
+            let found = values(found.permute([0, 3, 1, 2]));
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-5, "layer {index}: {found}, {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_convolution_of_normed_parts_equals_its_steps() {
+        let device = Device::flex();
+        for (channels, precision) in
+            [(8, Precision::F32), (8, Precision::Int8), (2, Precision::F32), (2, Precision::Int8)]
+        {
+            let mut layer = Conv2d::new(channels + 4, 9, 3, &device).with_padding(1).map(&mut Ones);
+            layer.weight = layer.weight.map(|_| wave([9, channels + 4, 3, 3], &device));
+            layer.set_precision(precision);
+            // The second part is a view of the middle channels of another map.
+            let parts = || -> Vec<Tensor<4>> {
+                vec![wave([2, channels, 9, 13], &device) + 3.0, wave([2, 6, 9, 13], &device).slice_dim(1, 1..5)]
+            };
+            let expected = values(layer.forward_then(instance_norm(parts()), Activation::Relu));
+            let found = values(layer.forward_normed(parts(), Activation::Relu));
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-4, "{channels} {precision}: {found}, {expected}");
             }
         }
     }

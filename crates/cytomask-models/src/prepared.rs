@@ -88,6 +88,15 @@ pub(crate) enum LinearForm {
     Int8(cytomask_kernels::Packed8),
 }
 
+/// The forms of a convolution's weight, where it is kept in another order than the stored one.
+#[derive(Debug)]
+pub(crate) enum ConvForm {
+    /// `f32`, at the points of Winograd's filtering.
+    Points(cytomask_kernels::Weight3x3),
+    /// In 8 bits.
+    Int8(cytomask_kernels::Weight8),
+}
+
 #[cfg(test)]
 mod tests {
     use burn::{

@@ -32,12 +32,11 @@ impl TinyVitBlock {
     }
 
     /// # Shapes
-    /// `[N, C, H, W]` → `[N, C, H, W]`, any `H`, `W`
+    /// `[N, H, W, C]` → `[N, H, W, C]`, any `H`, `W`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = x.permute([0, 2, 3, 1]); // [N, H, W, C]
         let x = self.attn.forward(x);
-        let x = self.local_conv.forward(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
-        self.mlp.forward(x).permute([0, 3, 1, 2])
+        let x = self.local_conv.forward_last(x, Activation::None, None, Activation::None);
+        self.mlp.forward(x)
     }
 }
 

@@ -8,7 +8,7 @@ use burn::{
 use super::{attention::TinyVitBlock, config::TinyVitConfig};
 use crate::{
     error::Error,
-    layers::{Activation, Conv2d, ConvBn, LayerNorm2d, gelu},
+    layers::{Activation, Conv2d, ConvBn, LayerNorm2d},
 };
 
 /// Image encoder of MobileSAM. Field names are the checkpoint's keys under `image_encoder.`.
@@ -65,11 +65,13 @@ impl TinyVit {
             return Err(Error::shape("image encoder input", "[N, 3, 32·h, 32·w]", [n, channels, h, w]));
         }
         let (t2, x) = self.patch_embed.forward(image);
-        let t4 = self.layers._0.forward(x);
+        // Between stem and neck the channels lie last.
+        let t4 = self.layers._0.forward(x.permute([0, 2, 3, 1]));
         let t8 = self.layers._1.forward(self.layers._0.downsample.forward(t4.clone()));
         let x = self.layers._1.merge(t8.clone());
         let x = self.layers._2.merge(self.layers._2.forward(x));
         let x = self.layers._3.forward(x);
+        let [t4, t8, x] = [t4, t8, x].map(|x| x.permute([0, 3, 1, 2]));
         Ok(TinyVitTaps { t2, t4, t8, embedding: self.neck.forward(x) })
     }
 }
@@ -131,7 +133,7 @@ impl Stages {
     }
 }
 
-/// Inverted-bottleneck convolutions.
+/// Inverted-bottleneck convolutions, channels last.
 #[derive(Module, Debug)]
 pub struct ConvStage {
     /// In order.
@@ -147,7 +149,7 @@ impl ConvStage {
     }
 }
 
-/// Blocks of windowed attention.
+/// Blocks of windowed attention, channels last.
 #[derive(Module, Debug)]
 pub struct AttentionStage {
     /// In order.
@@ -203,9 +205,9 @@ impl MbConv {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.conv1.forward_then(x.clone(), Activation::Gelu);
-        let y = self.conv2.forward_then(y, Activation::Gelu);
-        gelu(self.conv3.forward(y) + x)
+        let y = self.conv1.forward_last(x.clone(), Activation::Gelu, None, Activation::None);
+        let y = self.conv2.forward_last(y, Activation::Gelu, None, Activation::None);
+        self.conv3.forward_last(y, Activation::None, Some(x), Activation::Gelu)
     }
 }
 
@@ -230,9 +232,9 @@ impl PatchMerging {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.conv1.forward_then(x, Activation::Gelu);
-        let x = self.conv2.forward_then(x, Activation::Gelu);
-        self.conv3.forward(x)
+        let x = self.conv1.forward_last(x, Activation::Gelu, None, Activation::None);
+        let x = self.conv2.forward_last(x, Activation::Gelu, None, Activation::None);
+        self.conv3.forward_last(x, Activation::None, None, Activation::None)
     }
 }
 

@@ -8,7 +8,7 @@ use burn::{
 use super::config::{BatchStatistics, UnetrConfig, UpsamplerKind};
 use crate::{
     error::Error,
-    layers::{Activation, BatchNorm2d, Conv2d, ConvTranspose2d, instance_norm, relu, upsample2},
+    layers::{Activation, BatchNorm2d, Conv2d, ConvTranspose2d, relu, upsample2},
 };
 
 /// Instance decoder. Field names are the keys of a decoder checkpoint.
@@ -158,8 +158,8 @@ impl ConvBlock {
 
     /// Of maps joined along the channels.
     fn forward(&self, parts: Vec<Tensor<4>>) -> Tensor<4> {
-        let x = self.block._1.forward_then(instance_norm(parts), Activation::Relu);
-        self.block._4.forward_then(instance_norm(vec![x]), Activation::Relu)
+        let x = self.block._1.forward_normed(parts, Activation::Relu);
+        self.block._4.forward_normed(vec![x], Activation::Relu)
     }
 }
 
