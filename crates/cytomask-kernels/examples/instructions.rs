@@ -3,13 +3,14 @@
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
 use cytomask_kernels::{
-    Activation, AttentionShape, BlockedMaps, Conv2dShape, Exchange, MaskUpscaling, Packed, Queries, attention, conv2d,
-    gather, gelu, instance_norm, layer_norm, multiply, softmax, upsample2,
+    Activation, AttentionShape, BlockedMaps, Conv2dShape, Exchange, Map, MaskUpscaling, Packed, Queries, Weight3x3,
+    attention, conv2d, conv3x3, depthwise2d_last, gather, gelu, instance_norm, layer_norm, multiply, softmax,
+    upsample2,
 };
 
 type Loop = fn(usize);
 
-const LOOPS: [(&str, Loop); 10] = [
+const LOOPS: [(&str, Loop); 12] = [
     ("linear", |times| {
         let (x, packed) = (wave(196 * 256), Packed::from_rows(&wave(256 * 256), [256, 256]));
         repeat(times, || multiply(&x, &packed, None, Activation::None)[0]);
@@ -23,6 +24,17 @@ const LOOPS: [(&str, Loop); 10] = [
         let shape = Conv2dShape { n: 1, c_in: 32, size: [48, 48], c_out: 32, kernel: [3, 3], stride: 1, padding: 1 };
         let (x, weight) = (wave(32 * 48 * 48), wave(32 * 32 * 9));
         repeat(times, || conv2d(&x, &shape, &weight, None, Activation::None)[0]);
+    }),
+    ("conv3x3_points", |times| {
+        let shape = Conv2dShape { n: 1, c_in: 32, size: [48, 48], c_out: 32, kernel: [3, 3], stride: 1, padding: 1 };
+        let (x, weight) = (wave(32 * 48 * 48), Weight3x3::new(&wave(32 * 32 * 9), [32, 32]));
+        let maps: Vec<Map<'_>> = Map::all(&x, 48 * 48).into_iter().map(|map| Map { factor: 0.5, ..map }).collect();
+        repeat(times, || conv3x3(&maps, &shape, &weight, None, Activation::None)[0]);
+    }),
+    ("depthwise_last", |times| {
+        let shape = Conv2dShape { n: 1, c_in: 64, size: [48, 48], c_out: 64, kernel: [3, 3], stride: 1, padding: 1 };
+        let (x, weight) = (wave(64 * 48 * 48), wave(64 * 9));
+        repeat(times, || depthwise2d_last(&x, &shape, &weight, None, Activation::None)[0]);
     }),
     ("layer_norm", |times| {
         let (x, terms) = (wave(196 * 256), wave(256));
