@@ -44,7 +44,7 @@ score() { # MODEL: mean mSA of the other images by APG and AIS
     local out="$work/out_${2}_$mode"
     "$program" segment "$work/rest/images" -o "$out" --model "$1" --mode "$mode" --export tiff 2> "$out.log" || { cat "$out.log" >&2; exit 1; }
     "$program" evaluate "$work/rest/labels" "$out" --json 2>> "$out.log" > "$out.json"
-    python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print(f"{d[\"mean\"][\"msa\"]:.4f}" if "mean" in d else d)' "$out.json"
+    python3 -c 'import json, sys; scores = [image["msa"] for image in json.load(sys.stdin)["images"]]; print("%.4f" % (sum(scores) / len(scores)))' < "$out.json"
   done
 }
 echo "source $(basename "$data"): $count images to train on, $(ls "$work/rest/images" | wc -l) to score on; model $model"

@@ -67,6 +67,15 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
     }
     let (training, held) = (data.count(Use::Training), data.count(Use::Validation));
     say(&format!("{training} training and {held} validation images"));
+    if held == 0 {
+        say(
+            "hint: without validation images nothing says how good the model is; name some, or label four images or more",
+        );
+    }
+    if data.shares.len() > 1 {
+        let shares = data.shares.iter().map(|(name, share)| format!("{name} {:.0} %", 100.0 * share));
+        say(&format!("shares of the sources: {}", shares.collect::<Vec<_>>().join(", ")));
+    }
     let free = hardware.free_bytes.map_or_else(String::new, |bytes| format!(", {:.1} GB free", bytes as f64 / 1e9));
     say(&format!(
         "{} threads{free}: batches of {} crops of {} pixels, {} of {} images in memory",

@@ -26,11 +26,11 @@ fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
     (folder, images, labels)
 }
 
-/// `count` images that differ by one pixel.
+/// `count` images that differ in a corner.
 fn write_pairs(images: &Path, labels: &Path, count: u8) {
     for number in 0..count {
         let mut pixels = discs(97, 131);
-        pixels[0] = number;
+        (0..5).for_each(|y| pixels[y * 131..y * 131 + 9].fill(30 + 25 * number));
         write_png(&images.join(format!("cell{number}.png")), 97, 131, &pixels);
         write_png(&labels.join(format!("cell{number}.png")), 97, 131, &disc_labels(false));
     }

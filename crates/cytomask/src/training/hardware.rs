@@ -20,8 +20,6 @@ pub struct Defaults {
     pub batch_size: usize,
     /// Side of a crop, pixels.
     pub crop_side: u32,
-    /// Threads that make crops ahead.
-    pub workers: usize,
     /// Images are kept in memory up to so many bytes.
     pub kept_bytes: u64,
 }
@@ -30,9 +28,9 @@ pub struct Defaults {
 const ASSUMED_BYTES: u64 = 4 << 30;
 
 /// Bytes a step of the built-in model takes for each pixel of its batch, activations for the way back included, beside a fixed part:
-/// measured (docs/train.md).
-const BYTES_PER_PIXEL: u64 = 12_000;
-const FIXED_BYTES: u64 = 600 << 20;
+/// measured peaks of one step with 224-pixel crops are 494 MB for one and 1,189 MB for four.
+const BYTES_PER_PIXEL: u64 = 5_000;
+const FIXED_BYTES: u64 = 300 << 20;
 
 impl Hardware {
     /// This machine; `accelerated` when the network runs on a graphics card.
@@ -55,12 +53,7 @@ impl Hardware {
         let crop_side = wanted.min(median.next_multiple_of(32)).max(96);
         let room = (free / 2).saturating_sub(FIXED_BYTES) / (BYTES_PER_PIXEL * u64::from(crop_side).pow(2));
         let most = if self.accelerated { 8 } else { 4 };
-        Defaults {
-            batch_size: (room as usize).clamp(1, most),
-            crop_side,
-            workers: if self.threads >= 8 { 2 } else { 1 },
-            kept_bytes: free / 4,
-        }
+        Defaults { batch_size: (room as usize).clamp(1, most), crop_side, kept_bytes: free / 4 }
     }
 }
 
@@ -84,8 +77,9 @@ mod tests {
     fn small_machines_get_small_batches_and_small_images_small_crops() {
         let machine = |gib: u64, threads| Hardware { threads, free_bytes: Some(gib << 30), accelerated: false };
         let usual = machine(16, 2).defaults(&[520, 256, 1024]);
-        assert_eq!((usual.batch_size, usual.crop_side, usual.workers), (4, 224, 1));
-        assert_eq!(machine(2, 2).defaults(&[520]).batch_size, 1);
+        assert_eq!((usual.batch_size, usual.crop_side), (4, 224));
+        assert_eq!(machine(2, 2).defaults(&[520]).batch_size, 3);
+        assert_eq!(machine(0, 2).defaults(&[520]).batch_size, 1);
         assert_eq!(machine(16, 2).defaults(&[97, 131]).crop_side, 160);
         assert_eq!(machine(16, 32).defaults(&[]).crop_side, 256);
         let none = Hardware { threads: 1, free_bytes: None, accelerated: true }.defaults(&[2000]);
