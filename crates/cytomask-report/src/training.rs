@@ -128,7 +128,7 @@ fn examples(out: &mut String, examples: &[TrainingExample]) {
         return;
     }
     out.push_str(
-        "<h2 id=\"examples\">Pictures</h2>\n<p>Validation images, which the model does not learn from. Outlines: \
+        "<h2 id=\"examples\">Pictures</h2>\n<p>Validation images, which the model does not learn from; of large ones the middle. Outlines: \
          <span class=\"key truth\">true only</span> <span class=\"key prediction\">found only</span> \
          <span class=\"key both\">both</span>.</p>\n",
     );

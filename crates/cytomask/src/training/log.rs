@@ -8,8 +8,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cytomask_image::Labels;
 use cytomask_image::output::{write_atomically, write_text};
+use cytomask_image::{Labels, Rect};
 use cytomask_report::panel::outlines_png;
 use cytomask_report::plots::{Curve, Plot, curves};
 use cytomask_report::training::{TrainingExample, TrainingPage, TrainingRow, render};
@@ -21,6 +21,9 @@ use crate::{Error, ErrorKind};
 
 /// Validation images shown on the page.
 const EXAMPLES: usize = 4;
+
+/// Larger images are shown by their middle: three pictures stand side by side, and outlines of one pixel must be seen.
+const SHOWN_SIDE: u32 = 280;
 
 /// Where the pictures of the first validation lie.
 const PICTURES: &str = "examples";
@@ -186,16 +189,18 @@ impl RunLog {
             return Ok(());
         }
         let sample = image.sample;
-        let none = Labels::zeros(sample.image.size);
+        let rect = middle(sample.image.size);
+        let shown = sample.image.crop(rect);
+        let none = Labels::zeros(rect.size());
         let picture = |truth: &Labels, found: &Labels| {
-            let drawn = outlines_png(&sample.image, truth, found);
+            let drawn = outlines_png(&shown, truth, found);
             drawn.map_err(|error| Error::new(ErrorKind::Image, format!("{}: {error}", sample.path.display())))
         };
         let seen = Seen {
             name: file_name(&sample.path),
             score: image.scores.score(),
             image: picture(&none, &none)?,
-            found: picture(&sample.labels, image.found)?,
+            found: picture(&cropped(&sample.labels, rect), &cropped(image.found, rect))?,
         };
         self.seen.insert(image.index, seen);
         Ok(())
@@ -346,6 +351,22 @@ impl RunLog {
         }
         Ok(plots)
     }
+}
+
+/// The middle of an image, as much as is shown.
+fn middle([h, w]: [u32; 2]) -> Rect {
+    let [height, width] = [h, w].map(|side| side.min(SHOWN_SIDE));
+    let (y0, x0) = ((h - height) / 2, (w - width) / 2);
+    Rect { y0, x0, y1: y0 + height, x1: x0 + width }
+}
+
+fn cropped(labels: &Labels, rect: Rect) -> Labels {
+    let mut piece = Labels::zeros(rect.size());
+    let width = rect.width();
+    for (at, id) in piece.as_mut_slice().iter_mut().enumerate() {
+        *id = labels.at(rect.y0 + at as u32 / width, rect.x0 + at as u32 % width);
+    }
+    piece
 }
 
 /// The score that the best weights are chosen by.
