@@ -9,6 +9,8 @@ mod flow_crops;
 pub mod losses;
 mod network;
 mod parameters;
+#[doc(hidden)]
+pub mod parity;
 pub mod prompts;
 mod schedule;
 pub mod settings;

@@ -1,0 +1,307 @@
+//! Losses, gradients and ten steps against PyTorch: µSAM's joint training (`parity/training.py`) and Cellpose's (`parity/training_flows.py`);
+//! LoRA against the network it changes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use cytomask_image::{Labels, Rgb};
+use cytomask_models::loading::load_into;
+use cytomask_models::sam::{MaskDecoderConfig, PromptEncoderConfig, Sam, SamConfig, VitConfig};
+use cytomask_models::seeded::{Seeded, seeded};
+use cytomask_models::unetr::{UNETR_MICRO_SAM, Unetr, UnetrConfig};
+use cytomask_models::{BareNetwork, DeviceChoice, Model};
+use cytomask_segment::{PointPrompt, Prompt};
+use cytomask_train::data::{Crop, Sample};
+use cytomask_train::parity::{Batch, FlowBatch};
+use cytomask_train::{Objective, Part, Peft, TrainSettings, Trainer};
+use cytomask_weights::Checkpoint;
+
+const CROP: u32 = 96;
+const OBJECTS: [[[u32; 4]; 2]; 2] = [[[10, 12, 50, 60], [60, 20, 90, 84]], [[5, 40, 45, 90], [52, 8, 88, 50]]];
+/// `(x, y)` as in the script: of the first point, of a positive and a negative click.
+const POINTS: [[(f32, f32); 2]; 2] = [[(30.0, 20.0), (50.0, 75.0)], [(60.0, 30.0), (20.0, 60.0)]];
+const CLICKS: [[[(f32, f32); 2]; 2]; 2] = [
+    [[(50.0, 45.0), (70.0, 30.0)], [(25.0, 85.0), (40.0, 55.0)]],
+    [[(85.0, 10.0), (20.0, 20.0)], [(45.0, 80.0), (60.0, 70.0)]],
+];
+
+fn device() -> Device {
+    DeviceChoice::Cpu.open().unwrap()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+}
+
+fn golden(name: &str) -> BTreeMap<String, Vec<f32>> {
+    let checkpoint = Checkpoint::open(fixture(name)).unwrap();
+    checkpoint.model().iter().map(|view| (view.name.to_owned(), view.to_f32().unwrap())).collect()
+}
+
+/// The thinning of the scripts.
+fn thin(values: &[f32], most: usize) -> Vec<f32> {
+    values.iter().copied().step_by((values.len() / most).max(1) | 1).collect()
+}
+
+fn small_sam() -> Sam {
+    let config = SamConfig {
+        encoder: VitConfig {
+            trained_side: 160,
+            patch_size: 16,
+            embed_dim: 32,
+            depth: 3,
+            heads: 2,
+            mlp_ratio: 4,
+            window: 4,
+            global_blocks: &[1],
+            out_channels: 32,
+        },
+        prompt_encoder: PromptEncoderConfig { channels: 32, mask_channels: 16 },
+        mask_decoder: MaskDecoderConfig {
+            channels: 32,
+            depth: 2,
+            heads: 4,
+            mlp_channels: 64,
+            attention_downsample: 2,
+            multimask_outputs: 3,
+            iou_head_channels: 24,
+            iou_head_depth: 3,
+        },
+    };
+    let sam = Sam::vit(&config, &device());
+    let source = Seeded::of(&sam, "");
+    load_into(sam, &source, "").unwrap().module
+}
+
+fn network() -> BareNetwork {
+    let config = UnetrConfig { embed_channels: 32, features: [64, 32, 16, 8], ..UNETR_MICRO_SAM };
+    let decoder = Unetr::new(&config, &device());
+    let source = Seeded::of(&decoder, "").with_key_prefix("decoder_state/");
+    BareNetwork::Sam(small_sam(), Some(load_into(decoder, &source, "").unwrap().module))
+}
+
+fn crop(index: usize) -> Crop {
+    let mut labels = Labels::zeros([CROP; 2]);
+    for (object, [y0, x0, y1, x1]) in OBJECTS[index].into_iter().enumerate() {
+        for y in y0..y1 {
+            for x in x0..x1 {
+                labels.as_mut_slice()[(y * CROP + x) as usize] = object as u32 + 1;
+            }
+        }
+    }
+    let noise = seeded(&format!("input/crop{index}"), &[(CROP * CROP * 3) as usize]);
+    let samples = noise.into_iter().map(|value| 127.5 + 1275.0 * value).collect();
+    Crop { image: Rgb { size: [CROP; 2], samples }, labels, source: 0 }
+}
+
+fn batch() -> Batch {
+    let point = |(x, y): (f32, f32), positive| PointPrompt { y, x, positive };
+    let rounds = |crop: usize| {
+        let first = |object: usize| Prompt { points: vec![point(POINTS[crop][object], true)], ..Prompt::default() };
+        let second = |object: usize| {
+            let [positive, negative] = CLICKS[crop][object];
+            let points = vec![point(POINTS[crop][object], true), point(positive, true), point(negative, false)];
+            Prompt { points, ..Prompt::default() }
+        };
+        vec![vec![first(0), first(1)], vec![second(0), second(1)]]
+    };
+    Batch { crops: vec![crop(0), crop(1)], rounds: vec![rounds(0), rounds(1)] }
+}
+
+fn sample() -> Sample {
+    let Crop { image, labels, .. } = crop(0);
+    Sample { path: "made.png".into(), image, labels }
+}
+
+fn settings() -> TrainSettings {
+    TrainSettings { gradient_norm: None, input_side: 160, crop_side: CROP, ..TrainSettings::default() }
+}
+
+fn trainer(settings: TrainSettings) -> Trainer {
+    Trainer::new(network(), &device(), settings, vec![sample()], Vec::new()).unwrap()
+}
+
+/// As the script names parameters.
+fn short(name: &str) -> &str {
+    let name = name.strip_prefix("network.").unwrap_or(name);
+    name.strip_prefix("sam.").unwrap_or(name)
+}
+
+/// Compares gradients by name, each within `tolerance` of its largest value. Gradients that are zero but for rounding (biases before a
+/// norm, keys' biases before a softmax) are compared with the largest of all instead.
+fn check_gradients(found: &[(String, Vec<f32>)], golden: &BTreeMap<String, Vec<f32>>, tolerance: f32) {
+    let expected: BTreeMap<&str, &Vec<f32>> =
+        golden.iter().filter_map(|(name, values)| Some((name.strip_prefix("gradient/")?, values))).collect();
+    let largest = |values: &[f32]| values.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    let overall = expected.values().map(|values| largest(values)).fold(0.0, f32::max);
+    let found: BTreeMap<&str, Vec<f32>> = found.iter().map(|(name, values)| (short(name), thin(values, 96))).collect();
+    assert!(expected.keys().all(|name| found.contains_key(name)));
+    for (name, values) in &found {
+        let Some(expected) = expected.get(name) else {
+            // Rows of a table that no prompt used: PyTorch gives them no gradient.
+            assert!(values.iter().all(|&value| value == 0.0), "{name}");
+            continue;
+        };
+        assert_eq!(values.len(), expected.len(), "{name}");
+        let scale = largest(expected).max(1e-4 * overall);
+        let worst = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
+        assert!(worst <= tolerance, "{name}: relative difference {worst}");
+    }
+}
+
+fn close(found: f32, expected: f32, tolerance: f32) {
+    assert!((found - expected).abs() <= tolerance * expected.abs(), "{found}, expected {expected}");
+}
+
+/// Both sides sum in `f32` in other orders; through the whole network and back this shows in the fifth digit.
+#[test]
+fn joint_gradients_equal_pytorch() {
+    let golden = golden("training.safetensors");
+    let (losses, gradients) = trainer(settings()).gradients_on(&batch()).unwrap();
+    close(losses[0], golden["masks"][0], 1e-5);
+    close(losses[1], golden["maps"][0], 1e-5);
+    check_gradients(&gradients, &golden, 1e-4);
+}
+
+/// AdamW divides by the gradient's own size: where it is zero but for rounding, steps have the size of the learning rate and a random
+/// sign, without effect on the loss. Such parameters are left out, the others are compared with how far they moved.
+#[test]
+fn ten_steps_track_pytorch() {
+    let golden = golden("training.safetensors");
+    let (batch, rate) = (batch(), 1e-4);
+    let first = trainer(settings());
+    let (_, gradients) = first.gradients_on(&batch).unwrap();
+    let overall = gradients.iter().flat_map(|(_, values)| values).fold(0.0_f32, |most, value| most.max(value.abs()));
+    let moving: Vec<&str> = gradients
+        .iter()
+        .filter(|(_, values)| values.iter().any(|value| value.abs() > 1e-4 * overall))
+        .map(|(name, _)| short(name))
+        .collect();
+    for (name, two_steps) in [("summed", false), ("micro_sam", true)] {
+        let mut trainer = trainer(settings());
+        for expected in golden[&format!("{name}/losses")].chunks(2) {
+            let found = if two_steps { trainer.steps_on(&batch, rate) } else { trainer.step_on(&batch, rate) }.unwrap();
+            close(found[0], expected[0], 1e-3);
+            close(found[1], expected[1], 1e-3);
+        }
+        let (mut squares, mut moved) = (0.0_f64, 0.0_f64);
+        let begin: BTreeMap<String, Vec<f32>> =
+            first.tensors().into_iter().map(|(name, _, values)| (name, values)).collect();
+        for (key, _, values) in trainer.tensors() {
+            let Some(expected) = golden.get(&format!("{name}/{}", short(&key))) else { continue };
+            if !moving.contains(&short(&key)) {
+                continue;
+            }
+            for ((found, expected), begin) in thin(&values, 24).iter().zip(expected).zip(thin(&begin[&key], 24)) {
+                squares += f64::from(found - expected).powi(2);
+                moved += f64::from(expected - begin).powi(2);
+            }
+        }
+        let apart = (squares / moved).sqrt();
+        assert!(moved > 0.0 && apart < 2e-2, "{name}: {apart} of the way apart");
+    }
+}
+
+#[test]
+fn flow_gradients_equal_cellpose() {
+    let golden = golden("training_flows.safetensors");
+    let checkpoint = Checkpoint::open(fixture("cpsam_small.pt")).unwrap();
+    let model = Model::open("cpsam_small", &checkpoint, None, DeviceChoice::Cpu).unwrap();
+    let (network, device) = model.into_bare().unwrap();
+    let settings = TrainSettings { objective: Objective::Flows, ..settings() };
+    let trainer = Trainer::new(network, &device, settings, vec![sample()], Vec::new()).unwrap();
+    let (side, plane) = (256, 256 * 256);
+    let noise = |key: &str| seeded(key, &[2 * 3 * plane]).into_iter().map(|value| 10.0 * value).collect::<Vec<f32>>();
+    let mut targets = noise("input/flows");
+    for image in targets.chunks_mut(3 * plane) {
+        image[2 * plane..].iter_mut().for_each(|value| *value = f32::from(u8::from(*value > 0.0)));
+    }
+    let mut batch = FlowBatch { images: noise("input/tiles"), targets, side, skipped: vec![vec![false; 3]; 2] };
+    let (loss, _) = trainer.flow_gradients_on(&batch).unwrap();
+    close(loss, golden["plain"][0], 1e-5);
+    batch.skipped = vec![vec![false, true, false], vec![false, false, true]];
+    let (loss, gradients) = trainer.flow_gradients_on(&batch).unwrap();
+    close(loss, golden["skipping"][0], 1e-5);
+    check_gradients(&gradients, &golden, 1e-4);
+}
+
+#[test]
+fn lora_begins_at_the_network_and_merges_into_it() {
+    let lora = |freeze: &[Part]| {
+        let peft = Some(Peft::Lora { rank: 2, alpha: 1.0 });
+        trainer(TrainSettings {
+            peft,
+            freeze: freeze.to_vec(),
+            iterations: 3,
+            warm_up: 1,
+            learning_rate: 1e-2,
+            ..settings()
+        })
+    };
+    let batch = batch();
+    let (plain, _) = trainer(settings()).gradients_on(&batch).unwrap();
+    let mut adapted = lora(&[Part::PromptEncoder, Part::MaskDecoder, Part::InstanceDecoder]);
+    let counts = adapted.counts();
+    // Three blocks, two products of 2 × 32 and 32 × 2 each.
+    assert_eq!(counts.all.trained, 3 * 2 * 2 * 64);
+    assert_eq!(counts.image_encoder.trained, counts.all.trained);
+    let (before, gradients) = adapted.gradients_on(&batch).unwrap();
+    assert_eq!(before, plain, "B is zero");
+    assert!(gradients.iter().all(|(name, _)| name.starts_with("adapters.")), "nothing else is trained");
+    for _ in 0..3 {
+        adapted.step_on(&batch, 1e-2).unwrap();
+    }
+    let (after, _) = adapted.gradients_on(&batch).unwrap();
+    assert!(after[0] + after[1] < before[0] + before[1], "{after:?} {before:?}");
+    // What is exported, run without adapters, does what the adapted network does.
+    let exported: BTreeMap<String, (Vec<usize>, Vec<f32>)> =
+        adapted.exported().into_iter().map(|(name, shape, values)| (name, (shape, values))).collect();
+    let BareNetwork::Sam(sam, Some(decoder)) = network() else { panic!("a SAM was made") };
+    let sam = load_into(sam, &exported, "").unwrap().module;
+    let decoder = load_into(decoder, &exported, cytomask_weights::DECODER_PREFIX).unwrap().module;
+    let merged = Trainer::new(BareNetwork::Sam(sam, Some(decoder)), &device(), settings(), vec![sample()], Vec::new());
+    let (merged, _) = merged.unwrap().gradients_on(&batch).unwrap();
+    assert_eq!(merged, after);
+    assert_ne!(
+        exported["image_encoder.blocks.1.attn.qkv.weight"].1,
+        seeded("image_encoder.blocks.1.attn.qkv.weight", &[96, 32])
+    );
+}
+
+#[test]
+fn held_parts_stay_and_steps_run_for_every_objective() {
+    for (objective, freeze) in [
+        (Objective::Joint, vec![Part::ImageEncoder]),
+        (Objective::Decoder, vec![Part::ImageEncoder]),
+        (Objective::Promptable, vec![Part::PromptEncoder]),
+    ] {
+        let settings = TrainSettings {
+            objective,
+            freeze: freeze.clone(),
+            batch_size: 1,
+            accumulation: 2,
+            sub_iterations: 2,
+            mask_probability: 1.0,
+            objects_per_crop: 2,
+            warm_up: 1,
+            ..settings()
+        };
+        let mut trainer = trainer(settings);
+        let before = trainer.tensors();
+        let report = trainer.step().unwrap();
+        assert_eq!(report.maps > 0.0, objective.maps());
+        assert_eq!(report.masks > 0.0, objective.masks());
+        let changed: Vec<String> = before
+            .into_iter()
+            .zip(trainer.tensors())
+            .filter(|((_, _, before), (_, _, after))| before != after)
+            .map(|((name, ..), _)| short(&name).to_owned())
+            .collect();
+        let touched = |start: &str| changed.iter().any(|name| name.starts_with(start));
+        assert_eq!(touched("image_encoder."), !freeze.contains(&Part::ImageEncoder), "{objective:?}");
+        assert!(!touched("prompt_encoder.") || !freeze.contains(&Part::PromptEncoder), "{objective:?}");
+        assert_eq!(touched("mask_decoder."), objective.masks(), "{objective:?}");
+        assert_eq!(touched("decoder."), objective.maps(), "{objective:?}");
+    }
+}
