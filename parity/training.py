@@ -7,11 +7,12 @@ The networks are upstream's classes with seeded weights (parity/seeded.py) in th
 the losses are those of `JointSamTrainer`, over two crops of 96 x 96 (seen at 160 x 160) with two objects each and two rounds of given
 prompts: a point with three outputs, then a point and two clicks with the best mask of the first round.
 
-Stored: both losses; for every parameter the gradient of their sum; losses and parameters of ten AdamW steps at 1e-4, once with one step
+Stored: both losses; for every parameter the gradient of their sum (in double precision); losses and parameters of ten AdamW steps at 1e-4, once with one step
 for the sum and once with upstream's two steps, masks first. All thinned.
 """
 
 import pathlib
+from unittest import mock
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def fill(module, prefix):
 
 
 class Run:
-    def __init__(self):
+    def __init__(self, dtype=torch.float32):
         vit = encoder(SIDE, 32, 3, 2, 4, (1,), CHANNELS)
         prompts = PromptEncoder(CHANNELS, (GRID, GRID), (SIDE, SIDE), mask_in_chans=16)
         fill(prompts, "prompt_encoder.")
@@ -84,6 +85,9 @@ class Run:
         self.one_hot = torch.from_numpy(np.stack([np.stack([part == 1, part == 2]) for part in labels])).float().unsqueeze(2)
         rgb = [127.5 + 1275 * seeded(f"input/crop{i}", (CROP * CROP * 3,)).reshape(CROP, CROP, 3) for i in range(2)]
         self.images = torch.from_numpy(np.stack([part.transpose(2, 0, 1) for part in rgb]).astype("float32"))
+        self.model.to(dtype)
+        self.unetr.to(dtype)
+        self.images, self.targets, self.one_hot = (part.to(dtype) for part in (self.images, self.targets, self.one_hot))
 
     def parameters(self):
         """Names as cytomask's, every parameter once."""
@@ -96,7 +100,7 @@ class Run:
         inputs = [
             {
                 "image": image, "original_size": (CROP, CROP),
-                "point_coords": torch.tensor(points, dtype=torch.float32).unsqueeze(1) * factor,
+                "point_coords": torch.tensor(points, dtype=self.images.dtype).unsqueeze(1) * factor,
                 "point_labels": torch.ones(2, 1),
             }
             for image, points in zip(self.images, POINTS)
@@ -108,7 +112,7 @@ class Run:
         with torch.no_grad():
             _, logits = self.trainer._get_best_masks(outputs, ious)
         for record, clicks, best in zip(inputs, CLICKS, logits):
-            coords = torch.tensor(clicks, dtype=torch.float32) * factor
+            coords = torch.tensor(clicks, dtype=self.images.dtype) * factor
             record["point_coords"] = torch.cat([record["point_coords"], coords], dim=1)
             record["point_labels"] = torch.cat([record["point_labels"], torch.tensor([[1.0, 0.0]] * 2)], dim=1)
             record["mask_inputs"] = best
@@ -144,9 +148,13 @@ def ten_steps(run, micro_sam):
 
 def main():
     torch.manual_seed(0)
-    run = Run()
-    masks, maps = run.mask_loss(), run.map_loss()
-    (masks + maps).backward()
+    # In double precision: sums over pixels that nearly cancel would otherwise be noise on both sides.
+    torch.set_default_dtype(torch.float64)
+    with mock.patch.object(torch, "float32", torch.float64), mock.patch.object(torch, "float", torch.float64):
+        run = Run(torch.float64)
+        masks, maps = run.mask_loss(), run.map_loss()
+        (masks + maps).backward()
+    torch.set_default_dtype(torch.float32)
     out = {"masks": np.array([masks.item()], "float32"), "maps": np.array([maps.item()], "float32")}
     without = []
     for name, parameter in run.parameters().items():

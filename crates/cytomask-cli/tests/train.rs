@@ -161,3 +161,69 @@ fn a_short_run_leaves_models_a_log_and_a_page() {
     resumed.succeeds();
     assert!(resumed.stderr.contains("going on after step 2"), "{}", resumed.stderr);
 }
+
+/// Lines of a run's log without what the clock says.
+fn curve(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let mut lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    lines.retain(|line| line.get("run").is_none());
+    for line in &mut lines {
+        for clock in ["seconds", "waited", "images_per_second"] {
+            line.as_object_mut().unwrap().remove(clock);
+        }
+    }
+    lines
+}
+
+/// The whole of it, twenty kills and a real data set, is `bench/resume.sh`.
+#[test]
+fn a_run_that_is_killed_goes_on_as_if_it_had_not_been() {
+    let (folder, images, labels) = folders();
+    write_pairs(&images, &labels, 5);
+    let arguments = |run: &Path, more: &[&str]| {
+        let fixed =
+            ["--n_iterations", "6", "--save_every", "2", "--batch_size", "1", "--patch_shape", "64", "--ema", "0.9"];
+        let fixed = [&fixed[..], &["--n_objects_per_batch", "2", "--warm_up", "2", "--device", "cpu", "-o"]].concat();
+        [&fixed[..], &[run.to_str().unwrap()], more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let given = |run: &Path, more: &[&str]| {
+        train(folder.path(), &arguments(run, more).iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let (unbroken, killed) = (folder.path().join("unbroken"), folder.path().join("killed"));
+    given(&unbroken, &[]).succeeds();
+    // Once before the first checkpoint, once after the second one began.
+    for (number, lines) in [(0, 2), (1, 6)] {
+        let more: &[&str] = if number == 0 { &[] } else { &["--resume"] };
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_cytomask"))
+            .arg("train")
+            .arg(folder.path())
+            .args(arguments(&killed, more))
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let logged = || std::fs::read_to_string(killed.join("log.jsonl")).map_or(0, |text| text.lines().count());
+        while logged() < lines && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(logged() < 11, "killed too late to prove anything");
+    }
+    given(&killed, &["--resume"]).succeeds();
+    assert_eq!(curve(&killed), curve(&unbroken));
+    for model in ["last.safetensors", "best.safetensors"] {
+        assert!(std::fs::read(killed.join(model)).unwrap() == std::fs::read(unbroken.join(model)).unwrap(), "{model}");
+    }
+}
+
+#[test]
+fn methods_that_are_not_built_are_named() {
+    let (folder, images, labels) = folders();
+    write_pairs(&images, &labels, 4);
+    let out = folder.path().join("run");
+    let with = |more: &[&str]| train(folder.path(), &[&["-o", out.to_str().unwrap()], more].concat());
+    with(&["--peft", "qlora"]).fails(1, &["qlora", "not supported yet"]);
+    with(&["--objective", "flows"]).fails(1, &["Cellpose-SAM", "found cytomask-t"]);
+    with(&["--peft", "lora", "--freeze", "image_encoder"]).fails(1, &["freeze"]);
+    assert!(!out.exists());
+}

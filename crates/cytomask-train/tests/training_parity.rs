@@ -92,7 +92,7 @@ fn crop(index: usize) -> Crop {
     }
     let noise = seeded(&format!("input/crop{index}"), &[(CROP * CROP * 3) as usize]);
     let samples = noise.into_iter().map(|value| 127.5 + 1275.0 * value).collect();
-    Crop { image: Rgb { size: [CROP; 2], samples }, labels, source: 0 }
+    Crop { image: Rgb { size: [CROP; 2], samples }, labels, source: 0, targets: None }
 }
 
 fn batch() -> Batch {
@@ -129,7 +129,7 @@ fn short(name: &str) -> &str {
 }
 
 /// Compares gradients by name, each within `tolerance` of its largest value. Gradients that are zero but for rounding (biases before a
-/// norm, keys' biases before a softmax) are compared with the largest of all instead.
+/// norm, keys' biases before a softmax) are compared with a small share of the largest of all instead.
 fn check_gradients(found: &[(String, Vec<f32>)], golden: &BTreeMap<String, Vec<f32>>, tolerance: f32) {
     let expected: BTreeMap<&str, &Vec<f32>> =
         golden.iter().filter_map(|(name, values)| Some((name.strip_prefix("gradient/")?, values))).collect();
@@ -137,24 +137,29 @@ fn check_gradients(found: &[(String, Vec<f32>)], golden: &BTreeMap<String, Vec<f
     let overall = expected.values().map(|values| largest(values)).fold(0.0, f32::max);
     let found: BTreeMap<&str, Vec<f32>> = found.iter().map(|(name, values)| (short(name), thin(values, 96))).collect();
     assert!(expected.keys().all(|name| found.contains_key(name)));
+    let mut over = Vec::new();
     for (name, values) in &found {
-        let Some(expected) = expected.get(name) else {
+        let Some(&expected) = expected.get(name) else {
             // Rows of a table that no prompt used: PyTorch gives them no gradient.
             assert!(values.iter().all(|&value| value == 0.0), "{name}");
             continue;
         };
         assert_eq!(values.len(), expected.len(), "{name}");
-        let scale = largest(expected).max(1e-4 * overall);
+        let scale = largest(expected).max(5e-4 * overall);
         let worst = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
-        assert!(worst <= tolerance, "{name}: relative difference {worst}");
+        if worst > tolerance {
+            over.push(format!("{name}: {worst:.1e} of {scale:.1e}"));
+        }
     }
+    assert!(over.is_empty(), "relative differences over {tolerance:.0e} (largest gradient {overall:.1e}): {over:#?}");
 }
 
 fn close(found: f32, expected: f32, tolerance: f32) {
     assert!((found - expected).abs() <= tolerance * expected.abs(), "{found}, expected {expected}");
 }
 
-/// Both sides sum in `f32` in other orders; through the whole network and back this shows in the fifth digit.
+/// The expected gradients are those of double precision: PyTorch's own in `f32` differ from them by up to 1e-3 where sums over pixels nearly
+/// cancel (layers before an instance norm).
 #[test]
 fn joint_gradients_equal_pytorch() {
     let golden = golden("training.safetensors");
