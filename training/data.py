@@ -176,7 +176,7 @@ def sample_zoom(size, rng):
     """Mostly the scale seen at inference (1x, 2x for small objects, 1/2 for very large), else a random
     target size of the objects."""
     if rng.random() < 0.6:
-        base = 2.0 if size < 13 else (0.5 if size > 55 and rng.random() < 0.5 else 1.0)
+        base = 2.0 if size < 14 else (0.5 if size > 34 and rng.random() < 0.5 else 1.0)
         z = base * math.exp(rng.uniform(math.log(0.72), math.log(1.38)))
     else:
         z = math.exp(rng.uniform(math.log(13), math.log(52))) / size

@@ -1,11 +1,13 @@
 """Trains cytomask-t, the embedded default model, on the CPU.
 
-    python train_cytomask_t.py --data DATA --weights vit_t.safetensors --out RUN --minutes 100
+    python train_cytomask_t.py --data DATA --weights vit_t.safetensors --out RUN --steps 2950
+    python train_cytomask_t.py --data DATA --continue-from RUN/state.pt --out RUN2 --steps 4500 --peak 0.6 --hold 0.65
 
 DATA holds the sources dsb2018_train (CC0), tnbc (CC BY 4.0) and usiigaci_train (MIT), each with
 images/*.png and labels/*.tif; 10 % of their images are left out for validation.  RUN gets
 `cytomask_t.safetensors` (exponential moving average, f16), `log.jsonl` and `state.pt` (resume with
---resume).  The schedule follows the wall clock, so that --minutes fixes the end of the run.
+--resume).  --continue-from begins a further run at the averaged weights of another one.  The learning
+rate rises, stays for the share --hold of all steps, and falls to zero; --peak scales it.
 
 The three maps and the prompted masks are trained jointly: in each step one batch of crops, one encoder
 pass, losses of the maps, and (every `--prompt-every` steps) of point, box and point+box prompts.
@@ -133,10 +135,13 @@ def parameter_groups(model, args):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--data", required=True, help="folder of the sources")
-    ap.add_argument("--weights", required=True, help="vit_t SAM weights (safetensors) to start from")
+    ap.add_argument("--weights", help="vit_t SAM weights (safetensors) to start from")
+    ap.add_argument("--continue-from", help="state.pt of an earlier run to start from instead")
     ap.add_argument("--out", required=True, help="output folder")
-    ap.add_argument("--minutes", type=float, default=100)
-    ap.add_argument("--steps", type=int, default=0, help="stop after so many steps (smoke test)")
+    ap.add_argument("--steps", type=int, default=3000, help="steps of this run")
+    ap.add_argument("--stop-after", type=int, default=0, help="end early after so many steps (smoke test)")
+    ap.add_argument("--hold", type=float, default=0.0, help="share of the steps at the full learning rate")
+    ap.add_argument("--peak", type=float, default=1.0, help="factor on all learning rates")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--sources", default="dsb2018_train=0.62,tnbc=0.22,usiigaci_train=0.16")
     ap.add_argument("--crop", type=int, default=224)
@@ -147,7 +152,7 @@ def main():
     ap.add_argument("--clip", type=float, default=5.0)
     ap.add_argument("--warmup", type=int, default=80)
     ap.add_argument("--ema", type=float, default=0.998)
-    ap.add_argument("--prompt-start", type=float, default=0.04, help="fraction of the time with maps only")
+    ap.add_argument("--prompt-start", type=float, default=0.04, help="share of the steps with maps only")
     ap.add_argument("--prompt-every", type=int, default=2, help="prompts every so many steps in the first half")
     ap.add_argument("--prompt-weight", type=float, default=0.4)
     ap.add_argument("--export-minutes", type=float, default=8)
@@ -160,8 +165,13 @@ def main():
 
     os.makedirs(args.out, exist_ok=True)
     torch.manual_seed(args.seed)
+    if not args.resume and bool(args.weights) == bool(args.continue_from):
+        ap.error("one of --weights and --continue-from is needed")
     model = CytomaskT()
-    init_from_sam(model, load_file(args.weights))
+    if args.weights:
+        init_from_sam(model, load_file(args.weights))
+    if args.continue_from:
+        model.load_state_dict(torch.load(args.continue_from, weights_only=True)["ema"])
     model = model.to(memory_format=torch.channels_last).train()
     ema = Ema(model, args.ema)
     opt = torch.optim.AdamW(parameter_groups(model, args), betas=(0.9, 0.999))
@@ -193,8 +203,8 @@ def main():
     cpu0, next_export, sums, threads, first = time.process_time(), before + args.export_minutes, {}, 0, step
     while True:
         minutes = before + (time.time() - t0) / 60
-        frac = minutes / args.minutes
-        if frac >= 1 or (args.steps and step - first >= args.steps):
+        frac = step / args.steps
+        if frac >= 1 or (args.stop_after and step - first >= args.stop_after):
             break
         want = args.threads
         if args.threads_file:
@@ -203,7 +213,8 @@ def main():
         if want != threads:
             threads = want
             torch.set_num_threads(threads)
-        factor = min(1.0, (step + 1) / args.warmup) * (1 - frac) ** 0.9
+        fall = max(0.0, frac - args.hold) / (1 - args.hold)
+        factor = args.peak * min(1.0, (step + 1) / args.warmup) * (1 - fall) ** 0.9
         for group in opt.param_groups:
             group["lr"] = group["base"] * factor
 
