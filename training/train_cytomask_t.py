@@ -153,7 +153,7 @@ def main():
     ap.add_argument("--warmup", type=int, default=80)
     ap.add_argument("--ema", type=float, default=0.998)
     ap.add_argument("--prompt-start", type=float, default=0.04, help="share of the steps with maps only")
-    ap.add_argument("--prompt-every", type=int, default=2, help="prompts every so many steps in the first half")
+    ap.add_argument("--prompt-every", type=int, default=2, help="prompts every so many steps in the first three quarters")
     ap.add_argument("--prompt-weight", type=float, default=0.4)
     ap.add_argument("--export-minutes", type=float, default=8)
     ap.add_argument("--threads-file", help="file with the number of threads, read at every step")
@@ -224,7 +224,7 @@ def main():
             taps = model.encode(image)
             loss_maps = map_loss(taps["maps"], batch["label"], batch["dist"])
             loss, stats = loss_maps, {}
-            if frac >= args.prompt_start and (frac >= 0.5 or step % args.prompt_every == 0):
+            if frac >= args.prompt_start and (frac >= 0.75 or step % args.prompt_every == 0):
                 loss_prompts, stats = prompt_loss(model, taps, batch)
                 stats["prompts"] = float(loss_prompts.detach())
                 loss = loss + args.prompt_weight * loss_prompts

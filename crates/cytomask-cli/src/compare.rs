@@ -198,7 +198,8 @@ impl Models {
         let model = match self.loaded.iter().find(|(name, _)| *name == spec.model) {
             Some((_, model)) => model.clone(),
             None => {
-                let model = cytomask::load_model(&spec.model, None, device(self.device)).with_context(at_run)?;
+                let model =
+                    cytomask::load_model(&spec.model, None, device(self.device)).with_context(at_run)?.released();
                 self.loaded.push((spec.model.clone(), model.clone()));
                 model
             }

@@ -136,7 +136,7 @@ fn export(name: &str, to: &Path) -> Result<()> {
     let model = cytomask::load_model(name, None, DeviceChoice::Cpu)?;
     match extension.as_str() {
         "pt" | "pth" => {
-            let (tensors, decoder, left_out) = model.micro_sam_tensors();
+            let ((tensors, decoder), left_out) = model.micro_sam_tensors()?;
             write_torch(to, &tensors, decoder.as_deref())?;
             if left_out > 0 {
                 say(&format!("{left_out} tensors of {name} have no place in µSAM's layout and were left out"));
@@ -144,7 +144,7 @@ fn export(name: &str, to: &Path) -> Result<()> {
             }
         }
         "safetensors" => {
-            let (mut all, decoder) = model.tensors();
+            let (mut all, decoder) = model.tensors()?;
             let prefix = cytomask::weights::DECODER_PREFIX;
             all.extend(
                 decoder.into_iter().flatten().map(|(name, shape, values)| (format!("{prefix}{name}"), shape, values)),

@@ -103,7 +103,7 @@ pub(crate) fn scaled(model: Model, text: &str) -> Result<Model> {
     Ok(model.with_scale(ScaleChoice::Fixed(factor)))
 }
 
-/// Opens the model the flags name. With `compat` it computes as upstream does, in `f32`.
+/// Opens the model the flags name, to run it. With `compat` it computes as upstream does, in `f32`.
 pub(crate) fn open_model(arguments: &ModelArgs, compat: bool) -> Result<Model> {
     let precision = match arguments.precision {
         Precision::Auto => None,
@@ -116,7 +116,7 @@ pub(crate) fn open_model(arguments: &ModelArgs, compat: bool) -> Result<Model> {
     }
     let model = cytomask::load_model(&arguments.model, arguments.decoder.as_deref(), device(arguments.device))?;
     let precision = precision.unwrap_or(if compat { cytomask::Precision::F32 } else { model.automatic_precision() });
-    Ok(model.with_precision(precision)?)
+    Ok(model.with_precision(precision)?.released())
 }
 
 /// Where the network runs.

@@ -1,6 +1,8 @@
 //! Tensors of the CPU backend as plain slices, for the loops of `cytomask-kernels`. [`crate::layers`] asks [`takes`] first; what
 //! it refuses (GPUs, gradients, machines without wide vectors) runs on the framework's own operations.
 
+use std::sync::Arc;
+
 use burn::{
     backend::{Flex, flex::FlexTensor},
     tensor::{DType, Device, Tensor, TensorData},
@@ -39,7 +41,10 @@ struct Values(FlexTensor);
 
 impl Values {
     fn of<const D: usize>(x: Tensor<D>) -> Self {
-        let tensor = primitive(x);
+        Self::of_primitive(primitive(x))
+    }
+
+    fn of_primitive(tensor: FlexTensor) -> Self {
         Self(if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
     }
 
@@ -103,6 +108,32 @@ pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Opti
     tensor(y, dims)
 }
 
+/// The weight in order, in the format given.
+fn linear_form(weight: Tensor<2>, prepared: &Prepared<LinearForm>, precision: Precision) -> Arc<LinearForm> {
+    let shape = weight.dims();
+    let weight = primitive(weight);
+    prepared.of([&weight], || {
+        let weight = Values::of_primitive(weight.clone());
+        match precision {
+            Precision::Int8 if Packed8::holds(shape[1]) => LinearForm::Int8(Packed8::from_rows(weight.slice(), shape)),
+            Precision::Bf16 => LinearForm::Bf16(Packed16::from_rows(weight.slice(), shape)),
+            _ => LinearForm::F32(Packed::from_rows(weight.slice(), shape)),
+        }
+    })
+}
+
+/// A tensor of the weight's shape that holds one value, not a number, and what stands for it: the weight in order.
+pub(crate) fn released_linear(
+    weight: Tensor<2>,
+    prepared: &Prepared<LinearForm>,
+    precision: Precision,
+) -> (Tensor<2>, Prepared<LinearForm>) {
+    let placeholder = Tensor::<2>::full([1, 1], f32::NAN, &Device::flex()).expand(weight.dims());
+    let form = linear_form(weight, prepared, precision);
+    let prepared = Prepared::standing_for(&primitive(placeholder.clone()), form);
+    (placeholder, prepared)
+}
+
 /// The weight is brought into order once, in the format given.
 pub(crate) fn prepared_linear<const D: usize>(
     x: Tensor<D>,
@@ -112,15 +143,11 @@ pub(crate) fn prepared_linear<const D: usize>(
     around: Around<'_, D>,
 ) -> Tensor<D> {
     let (mut dims, shape) = (x.dims(), weight.dims());
-    let (x, weight, bias) = (Values::of(x), Values::of(weight), bias.map(Values::of));
+    let (x, bias) = (Values::of(x), bias.map(Values::of));
+    let form = linear_form(weight, prepared, precision);
     let norm =
         around.norm.map(|norm| (Values::of(norm.weight.val()), Values::of(norm.bias.val()), norm.epsilon() as f32));
     let residual = around.residual.map(Values::of);
-    let form = prepared.of([&weight.0], || match precision {
-        Precision::Int8 if Packed8::holds(shape[1]) => LinearForm::Int8(Packed8::from_rows(weight.slice(), shape)),
-        Precision::Bf16 => LinearForm::Bf16(Packed16::from_rows(weight.slice(), shape)),
-        _ => LinearForm::F32(Packed::from_rows(weight.slice(), shape)),
-    });
     let norm = norm.as_ref().map(|(weight, bias, eps)| kernels::LayerNorm {
         weight: weight.slice(),
         bias: bias.slice(),

@@ -498,6 +498,21 @@ impl Linear {
         }
     }
 
+    /// Keeps the weight in the CPU's order only, which halves its memory: the parameter becomes a tensor of its shape without memory of
+    /// its own whose values are no numbers, so that nothing computes with it unnoticed. The layer can then be neither written nor
+    /// trained nor given another format. Where the kernels do not run, nothing happens.
+    pub(crate) fn release_weight(&mut self) {
+        #[cfg(feature = "flex")]
+        {
+            let weight = self.weight.val();
+            if cpu::takes(&weight, &weight) {
+                let (placeholder, prepared) = cpu::released_linear(weight, &self.prepared, self.precision);
+                self.weight = Param::initialized(self.weight.id, placeholder);
+                self.prepared = prepared;
+            }
+        }
+    }
+
     /// # Shapes
     /// `[..., C_in]` → `[..., C_out]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {

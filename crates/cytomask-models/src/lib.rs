@@ -27,7 +27,7 @@ pub use cytomask_t::ScaleChoice;
 pub use device::DeviceChoice;
 pub use error::{Error, ErrorKind};
 pub use flows::{FlowDiameter, FlowOptions};
-pub use model::{BareNetwork, Cost, Embedding, Family, Model, machine_rate};
+pub use model::{BareNetwork, Cost, Embedding, Family, Model, WeightTensors, machine_rate};
 pub use precision::Precision;
 pub use times::NetworkSeconds;
 

@@ -36,6 +36,7 @@ pub struct Model {
     licence: String,
     device: Device,
     precision: Precision,
+    released: bool,
     network: Network,
     clock: Arc<Clock>,
 }
@@ -59,6 +60,9 @@ pub enum BareNetwork {
     /// Cellpose-SAM.
     CpSam(CpSam),
 }
+
+/// Named weights: the network's, and those of a separate instance decoder.
+pub type WeightTensors = (Vec<NamedTensor>, Option<Vec<NamedTensor>>);
 
 /// Features of an encoded image.
 #[derive(Clone, Debug)]
@@ -160,6 +164,7 @@ impl Model {
             licence,
             device,
             precision: Precision::F32,
+            released: false,
             network,
             clock: Arc::default(),
         }
@@ -204,20 +209,41 @@ impl Model {
     /// The same model with its encoder and instance decoder in another number format; prompts and masks stay in `f32`.
     ///
     /// # Errors
-    /// `Unsupported` for another format than `f32` on a GPU.
+    /// `Unsupported` for another format than `f32` on a GPU or for Cellpose 3, and after [`Model::released`].
     pub fn with_precision(mut self, precision: Precision) -> Result<Self, Error> {
         precision.check(is_cpu(&self.device))?;
+        if self.released && precision != self.precision {
+            let message = format!("precision: weights are held in {} only, not in {precision}", self.precision);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         match &mut self.network {
             Network::Sam(predictor) => predictor.set_precision(precision),
             Network::CytomaskT(network) => network.set_precision(precision),
-            Network::Flows(_) if precision == Precision::F32 => {}
-            Network::Flows(_) => {
-                let message = format!("{} runs in f32 only, not in {precision}", self.family.name());
-                return Err(Error::new(ErrorKind::Unsupported, message));
-            }
+            Network::Flows(predictor) => predictor.set_precision(precision)?,
         }
         self.precision = precision;
         Ok(self)
+    }
+
+    /// The same model for running only: the vision transformers' weights are held once, in the order the CPU reads them. It can no longer
+    /// be written, trained or given another format. On other devices nothing changes.
+    #[must_use]
+    pub fn released(mut self) -> Self {
+        match &mut self.network {
+            Network::Sam(predictor) => predictor.release_weights(),
+            Network::Flows(predictor) => predictor.release_weights(),
+            Network::CytomaskT(_) => return self,
+        }
+        self.released = true;
+        self
+    }
+
+    fn check_whole(&self) -> Result<(), Error> {
+        if self.released {
+            let message = format!("{}: the weights were given up for running: open the model again", self.name);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(())
     }
 
     /// Whether decoder maps can be had, as AIS and APG need them.
@@ -331,8 +357,9 @@ impl Model {
     /// Takes the network and its device out, to train it.
     ///
     /// # Errors
-    /// `Unsupported` for a network that cannot be trained here.
+    /// `Unsupported` for a network that cannot be trained here, and after [`Model::released`].
     pub fn into_bare(self) -> Result<(BareNetwork, Device), Error> {
+        self.check_whole()?;
         let network = match self.network {
             Network::CytomaskT(network) => BareNetwork::CytomaskT(network),
             Network::Sam(predictor) => {
@@ -355,21 +382,28 @@ impl Model {
     }
 
     /// All weights by their checkpoint names: the network's, and those of a separate instance decoder.
-    pub fn tensors(&self) -> (Vec<NamedTensor>, Option<Vec<NamedTensor>>) {
-        match &self.network {
+    ///
+    /// # Errors
+    /// `Unsupported` after [`Model::released`].
+    pub fn tensors(&self) -> Result<WeightTensors, Error> {
+        self.check_whole()?;
+        Ok(match &self.network {
             Network::Sam(predictor) => {
                 let decoder = predictor.instance_decoder().map(|decoder| state_dict(decoder, ""));
                 (state_dict(predictor.sam(), ""), decoder)
             }
             Network::CytomaskT(network) => (state_dict(network, ""), None),
             Network::Flows(predictor) => (predictor.tensors(), None),
-        }
+        })
     }
 
     /// The weights as µSAM's Python expects them: without the tensors its networks have no place for (their count is returned), and
     /// with the classifier MobileSAM's state dict must hold although nothing uses it (zeros).
-    pub fn micro_sam_tensors(&self) -> (Vec<NamedTensor>, Option<Vec<NamedTensor>>, usize) {
-        let (mut tensors, decoder) = self.tensors();
+    ///
+    /// # Errors
+    /// `Unsupported` after [`Model::released`].
+    pub fn micro_sam_tensors(&self) -> Result<(WeightTensors, usize), Error> {
+        let (mut tensors, decoder) = self.tensors()?;
         let all = tensors.len();
         tensors.retain(|(name, ..)| !name.starts_with("instance_decoder.") && !name.starts_with("mask_refiner."));
         let left_out = all - tensors.len();
@@ -385,7 +419,7 @@ impl Model {
                 tensors.push((name.to_owned(), shape, vec![0.0; count]));
             }
         }
-        (tensors, decoder, left_out)
+        Ok(((tensors, decoder), left_out))
     }
 
     /// Intermediate tensors for comparisons with other implementations: `normalized` `[3, H, W]` and `embedding`.

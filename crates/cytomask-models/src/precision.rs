@@ -4,6 +4,7 @@
 //! the mask decoder stay in `f32`.
 
 use crate::{
+    cpsam::CpSam,
     cytomask_t::{CytomaskT, InstanceDecoder},
     error::{Error, ErrorKind},
     layers::ConvBn,
@@ -72,6 +73,12 @@ impl std::fmt::Display for Precision {
 pub trait SetPrecision {
     /// Changes the layers that are robust to it. They are prepared anew when they next run.
     fn set_precision(&mut self, precision: Precision);
+}
+
+impl SetPrecision for CpSam {
+    fn set_precision(&mut self, precision: Precision) {
+        self.encoder.set_precision(precision);
+    }
 }
 
 impl SetPrecision for ImageEncoder {

@@ -6,6 +6,7 @@
 //! anew. Clones of a layer share what is kept, as they share the tensors.
 //!
 //! The weak reference keeps no values alive. An order that is kept does cost memory beside the parameter: for `f32` as much again.
+//! Where a network only runs, the large layers of the transformers give up the parameter (`Linear::release_weight`).
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -59,6 +60,12 @@ impl<F> Default for Prepared<F> {
 }
 
 impl<F> Prepared<F> {
+    /// `form`, kept for `tensor`, which need not be what it was prepared from: see [`crate::layers::Linear::release_weight`].
+    pub(crate) fn standing_for(tensor: &FlexTensor, form: Arc<F>) -> Self {
+        let kept = Kept { sources: vec![Source::of(tensor)], form };
+        Self { kept: Arc::new(Mutex::new(Some(kept))) }
+    }
+
     /// What was prepared from `tensors`, or what `make` prepares from them now.
     pub(crate) fn of<const N: usize>(&self, tensors: [&FlexTensor; N], make: impl FnOnce() -> F) -> Arc<F> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);

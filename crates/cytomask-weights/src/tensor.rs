@@ -61,6 +61,34 @@ impl std::ops::Deref for Bytes {
     }
 }
 
+/// Tensors of fewer bytes are not worth a call to the system.
+#[cfg(unix)]
+const LARGE_TENSOR: usize = 1 << 20;
+
+impl Bytes {
+    /// Tells the system that a part of a mapped file will not be read again soon, so that it does not count as memory in use: a model
+    /// that is copied out of its file tensor by tensor is then never held twice. Another read finds the same bytes.
+    #[cfg_attr(
+        unix,
+        expect(
+            unsafe_code,
+            reason = "advice that discards is unsafe in general, though not for read-only maps of files"
+        )
+    )]
+    fn set_aside(&self, start: usize, length: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self
+            && length >= LARGE_TENSOR
+        {
+            // SAFETY: the map is read-only and backed by the file: a page that was let go is read from the file again.
+            // An advice that is not taken changes nothing, so its error is none.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
+        }
+        #[cfg(not(unix))]
+        let _ = (start, length);
+    }
+}
+
 /// Where one tensor lies.
 #[derive(Clone)]
 pub(crate) struct Stored {
@@ -214,7 +242,7 @@ impl<'a> TensorView<'a> {
                     .collect()
             };
         }
-        Ok(match self.dtype {
+        let values = match self.dtype {
             DType::F64 => convert!(f64, 8, |x| x as f32),
             DType::F32 => convert!(f32, 4, |x| x),
             DType::F16 => convert!(half::f16, 2, half::f16::to_f32),
@@ -228,7 +256,11 @@ impl<'a> TensorView<'a> {
             DType::U16 => convert!(u16, 2, f32::from),
             DType::U8 => convert!(u8, 1, f32::from),
             DType::Bool => convert!(u8, 1, |x| if x == 0 { 0.0 } else { 1.0 }),
-        })
+        };
+        if self.stored.strides.is_none() {
+            self.stored.bytes.set_aside(self.stored.start, self.count() * self.dtype.size());
+        }
+        Ok(values)
     }
 }
 

@@ -18,7 +18,8 @@ use cytomask_segment::{FlowFields, Flows};
 use crate::cpsam::CpSam;
 use crate::cyto3::{CpNet, SizeModel};
 use crate::loading::{NamedTensor, state_dict, values};
-use crate::{Error, ErrorKind};
+use crate::precision::SetPrecision;
+use crate::{Error, ErrorKind, Precision};
 
 use grid::Padding;
 pub use stream::FlowRow;
@@ -88,6 +89,29 @@ impl FlowPredictor {
         let network = FlowNetwork::CpSam(network);
         let diameters = [CPSAM_DIAMETER; 2];
         Self { network, size_model: None, options: FlowOptions::default(), device, diameters }
+    }
+
+    /// See [`crate::Model::released`].
+    pub(crate) fn release_weights(&mut self) {
+        if let FlowNetwork::CpSam(network) = &mut self.network {
+            network.encoder.release_weights();
+        }
+    }
+
+    /// Another number format for the encoder.
+    ///
+    /// # Errors
+    /// `Unsupported` for another than `f32` with Cellpose 3.
+    pub(crate) fn set_precision(&mut self, precision: Precision) -> Result<(), Error> {
+        match &mut self.network {
+            FlowNetwork::CpSam(network) => network.set_precision(precision),
+            FlowNetwork::Cyto(_) if precision == Precision::F32 => {}
+            FlowNetwork::Cyto(_) => {
+                let message = format!("precision: Cellpose 3 runs in f32 only, not in {precision}");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+        }
+        Ok(())
     }
 
     /// Around a network of Cellpose 3. A size model that belongs to it lies beside its file: `size_NAME.npy` or `NAME_size.npy`.

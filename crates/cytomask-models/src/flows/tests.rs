@@ -178,3 +178,33 @@ fn small_images_and_wrong_diameters() {
     let error = model.with_flow_options(options).flow_predictor().unwrap().fields(&dot).unwrap_err();
     assert!(error.to_string().contains("no size model"), "{error}");
 }
+
+#[test]
+fn a_released_model_computes_the_same_and_is_no_longer_whole() {
+    let golden = Golden::open("cpsam.safetensors");
+    let run = |model: &Model| {
+        let predictor = model.flow_predictor().unwrap();
+        predictor.fields(&image(&golden, "grey", model.normalization())).unwrap().flow_y.as_slice().to_vec()
+    };
+    let whole = model("cpsam_small.pt");
+    let expected = run(&whole);
+    assert!(whole.tensors().is_ok());
+    let released = whole.clone().released();
+    assert_eq!(run(&released), expected);
+    assert_eq!(run(&whole), expected, "its clones stay whole");
+    let eight = whole.with_precision(crate::Precision::Int8).unwrap();
+    let coarse = run(&eight);
+    assert_ne!(coarse, expected);
+    assert_eq!(run(&eight.released()), coarse);
+    // Where the processor has kernels, the weights are gone and that is said.
+    if released.tensors().is_err() {
+        assert_eq!(released.tensors().unwrap_err().kind(), ErrorKind::Unsupported);
+        assert_eq!(released.with_precision(crate::Precision::Int8).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+}
+
+#[test]
+fn cellpose_3_takes_f32_only() {
+    let error = model("cyto3_small.pt").with_precision(crate::Precision::Int8).unwrap_err();
+    assert!(error.to_string().contains("int8"), "{error}");
+}

@@ -33,6 +33,15 @@ pub struct ImageEncoder {
 }
 
 impl ImageEncoder {
+    /// See [`crate::Model::released`].
+    pub(crate) fn release_weights(&mut self) {
+        for block in &mut self.blocks {
+            for layer in [&mut block.attn.qkv, &mut block.attn.proj, &mut block.mlp.lin1, &mut block.mlp.lin2] {
+                layer.release_weight();
+            }
+        }
+    }
+
     /// Placeholder values; see [`crate::loading`].
     pub fn new(config: &VitConfig, device: &Device) -> Self {
         let grid = config.trained_grid();

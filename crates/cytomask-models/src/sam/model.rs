@@ -44,6 +44,15 @@ impl SetPrecision for Encoder {
     }
 }
 
+impl SamPredictor {
+    /// See [`crate::Model::released`].
+    pub(crate) fn release_weights(&mut self) {
+        if let Encoder::Vit(encoder) = &mut self.sam.image_encoder {
+            encoder.release_weights();
+        }
+    }
+}
+
 impl SetPrecision for SamPredictor {
     fn set_precision(&mut self, precision: Precision) {
         self.sam.image_encoder.set_precision(precision);
