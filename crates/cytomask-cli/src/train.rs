@@ -19,6 +19,9 @@ use crate::settings;
 use data::DataArgs;
 use options::TrainOptions;
 
+/// Training crops on the page.
+const SHOWN_CROPS: u64 = 12;
+
 #[derive(Args)]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
@@ -114,14 +117,31 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
     let title = format!("Training on {}", arguments.data.place().display());
     // What a killed run logged after its last checkpoint is done again.
     let mut log = RunLog::open(folder, &title, record, &described, trainer.steps_done(), goes_on)?;
+    let batch_size = trainer.settings().batch_size as u64;
+    let mut crops = Vec::new();
+    for step in 0..SHOWN_CROPS.div_ceil(batch_size) {
+        crops.extend(trainer.crops_of(step)?);
+    }
+    crops.truncate(SHOWN_CROPS as usize);
+    log.show_crops(&crops)?;
+    let mut score_before = None;
     if trainer.steps_done() == 0
         && let Some(before) = validate(&trainer, &apg, &mut log)?
     {
         say(&format!("before training: validation {before}"));
+        score_before = Some(before.score());
     }
     train(&mut trainer, folder, arguments.save_every.max(1), &apg, &mut log)?;
     if trainer.stopped_early() {
         say(&format!("stopped after step {}: the validation score no longer rises", trainer.steps_done()));
+    }
+    if let (Some(before), Some(best)) = (score_before, trainer.best())
+        && best <= before
+    {
+        say(&format!(
+            "hint: no checkpoint scores better ({best:.3}) than the model before training ({before:.3}): keep that one, train longer, or lower \
+             --learning_rate"
+        ));
     }
     say(&format!("models in {}: last.safetensors and, by validation, best.safetensors", folder.display()));
     say(&format!("report: {}", folder.join("report.html").display()));

@@ -153,7 +153,15 @@ fn a_short_run_leaves_models_a_log_and_a_page() {
     assert_eq!(lines.iter().filter(|line| line["waited"].is_number()).count(), 2);
     assert_eq!(lines.iter().filter(|line| line["validation"]["apg"].is_number()).count(), 3);
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
-    for text in ["Finished: 2 steps", "data:image/png;base64,", "<svg", "Validation mSA", "cell0.png", "batch_size"] {
+    for text in [
+        "Finished: 2 steps",
+        "data:image/png;base64,",
+        "<svg",
+        "Validation mSA",
+        "cell0.png",
+        "batch_size",
+        "training crop",
+    ] {
         assert!(page.contains(text), "{text}");
     }
     with("2", &[]).fails(1, &["holds a run already", "--resume"]);

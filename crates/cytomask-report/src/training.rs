@@ -26,6 +26,8 @@ pub struct TrainingPage<'a> {
     pub plots: &'a [Plot],
     /// Validation images with what was found on them.
     pub examples: &'a [TrainingExample],
+    /// PNGs of the first crops as the network sees them, with the outlines of their objects.
+    pub crops: &'a [Vec<u8>],
     /// The images.
     pub rows: &'a [TrainingRow],
     /// Settings, versions, hashes.
@@ -86,6 +88,9 @@ pub fn render(page: &TrainingPage<'_>) -> String {
     if !page.examples.is_empty() {
         out.push_str("<a href=\"#examples\">Pictures</a> ");
     }
+    if !page.crops.is_empty() {
+        out.push_str("<a href=\"#crops\">Crops</a> ");
+    }
     out.push_str(
         "<a href=\"#images\">Images</a> <a href=\"#settings\">Settings</a></nav>\n<h2 id=\"curves\">Curves</h2>\n",
     );
@@ -103,6 +108,7 @@ pub fn render(page: &TrainingPage<'_>) -> String {
         );
     }
     examples(&mut out, page.examples);
+    crops(&mut out, page.crops);
     images(&mut out, page.rows);
     out.push_str("<h2 id=\"settings\">Settings</h2>\n<dl>\n");
     for (key, value) in flattened(page.settings) {
@@ -146,6 +152,20 @@ fn examples(out: &mut String, examples: &[TrainingExample]) {
             example.score_now
         );
     }
+}
+
+fn crops(out: &mut String, crops: &[Vec<u8>]) {
+    if crops.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h2 id=\"crops\">Crops</h2>\n<p>The first crops as the model sees them, changed at random, with the outlines of their true objects. Where \
+         objects can no longer be told by eye, use a weaker set of changes.</p>\n<div class=\"panels\">\n",
+    );
+    for crop in crops {
+        let _ = writeln!(out, "<figure>{}</figure>", picture(crop, "training crop"));
+    }
+    out.push_str("</div>\n");
 }
 
 fn images(out: &mut String, rows: &[TrainingRow]) {
@@ -212,6 +232,7 @@ mod tests {
             warnings: &["<script>".into()],
             plots: &[],
             examples: &[example],
+            crops: &[vec![4]],
             rows: &[row],
             settings: &json!({ "batch_size": 4, "augmentation": { "blur": { "share": 0.5 } } }),
         };

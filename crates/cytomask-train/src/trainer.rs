@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::adapters::{Adapter, merged};
 use crate::average::Average;
-use crate::data::{Batch, BatchPlan, Batches, CropSampler, Sample, Store};
+use crate::data::{Batch, BatchPlan, Batches, Crop, CropSampler, Sample, Store};
 use crate::flow_crops::{FlowCrop, draw, target_maps};
 use crate::network::{Network, flows};
 use crate::parameters::{Count, FirstValues, Plan, Prepare, Recompute, count, names, part_of, plan, with_gradients};
@@ -196,6 +196,17 @@ impl Trainer {
     /// How long the last step waited for its crops.
     pub fn waited(&self) -> Duration {
         self.waited
+    }
+
+    /// The crops of a step, to look at; none where flows are trained, whose crops are drawn as they are used.
+    ///
+    /// # Errors
+    /// `Data` when an image cannot be read.
+    pub fn crops_of(&self, step: u64) -> Result<Vec<Crop>, Error> {
+        match self.settings.objective {
+            Objective::Flows => Ok(Vec::new()),
+            _ => Ok(self.batches.plan().draw(step)?.crops),
+        }
     }
 
     /// The settings of the run.

@@ -13,6 +13,7 @@ use cytomask_image::{Labels, Rect};
 use cytomask_report::panel::outlines_png;
 use cytomask_report::plots::{Curve, Plot, curves};
 use cytomask_report::training::{TrainingExample, TrainingPage, TrainingRow, render};
+use cytomask_train::data::Crop;
 use cytomask_train::{ValidatedImage, Validation};
 use serde_json::{Value, json};
 
@@ -85,6 +86,8 @@ pub struct RunLog {
     validations: BTreeMap<u64, Value>,
     /// Validation images as they are found in the validation that runs, by index.
     seen: BTreeMap<usize, Seen>,
+    /// Training crops, PNGs.
+    crops: Vec<Vec<u8>>,
     /// The same of the first validation, those that are shown.
     before: BTreeMap<usize, Seen>,
 }
@@ -127,6 +130,7 @@ impl RunLog {
             steps,
             validations,
             seen: BTreeMap::new(),
+            crops: Vec::new(),
             before: if goes_on { read_pictures(&folder.join(PICTURES)) } else { BTreeMap::new() },
             settings,
         };
@@ -178,6 +182,20 @@ impl RunLog {
             images_per_second: sum("crops") / seconds,
             seconds_left: total.saturating_sub(done) as f64 * seconds / count,
         }
+    }
+
+    /// Shows training crops on the page.
+    ///
+    /// # Errors
+    /// `Image` when a picture cannot be made.
+    pub fn show_crops(&mut self, crops: &[Crop]) -> Result<(), Error> {
+        let draw = |crop: &Crop| {
+            let none = Labels::zeros(crop.labels.size());
+            let failed = |error| Error::new(ErrorKind::Image, format!("crops: {error}"));
+            outlines_png(&crop.image, &crop.labels, &none).map_err(failed)
+        };
+        self.crops = crops.iter().map(draw).collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// Takes up what validation found on one image; [`RunLog::validation`] follows when all are seen.
@@ -248,6 +266,7 @@ impl RunLog {
             warnings: &self.warnings,
             plots: &self.plots()?,
             examples: &examples,
+            crops: &self.crops,
             rows: &self.rows,
             settings: &self.settings,
         };
