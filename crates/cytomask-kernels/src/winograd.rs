@@ -133,7 +133,7 @@ fn at_points(filter: &[f32; 9]) -> [f32; POINTS] {
 fn inputs_at_points<const FUSED: bool>(d: [&Lanes; SIDE]) -> [Lanes; SIDE] {
     let mut out = [[0.0; LANES]; SIDE];
     for lane in 0..LANES {
-        let [d0, d1, d2, d3, d4, d5] = d.map(|d| d[lane]);
+        let (d0, d1, d2, d3, d4, d5) = (d[0][lane], d[1][lane], d[2][lane], d[3][lane], d[4][lane], d[5][lane]);
         let (even_a, odd_a) = (fma::<FUSED>(-B * B, d2, d4), fma::<FUSED>(-B * B, d1, d3));
         let (even_b, odd_b) = (fma::<FUSED>(-A * A, d2, d4), fma::<FUSED>(-A * A, d1, d3));
         out[0][lane] = fma::<FUSED>(A * A * B * B, d0, fma::<FUSED>(-A * A - B * B, d2, d4));
@@ -151,7 +151,7 @@ fn inputs_at_points<const FUSED: bool>(d: [&Lanes; SIDE]) -> [Lanes; SIDE] {
 fn outputs_from_points<const FUSED: bool>(m: [&Lanes; SIDE]) -> [Lanes; TILE] {
     let mut out = [[0.0; LANES]; TILE];
     for lane in 0..LANES {
-        let [m0, m1, m2, m3, m4, m5] = m.map(|m| m[lane]);
+        let (m0, m1, m2, m3, m4, m5) = (m[0][lane], m[1][lane], m[2][lane], m[3][lane], m[4][lane], m[5][lane]);
         let (sum_a, sum_b, odd_a, odd_b) = (m1 + m2, m3 + m4, m1 - m2, m3 - m4);
         out[0][lane] = m0 + sum_a + sum_b;
         out[1][lane] = fma::<FUSED>(B, odd_b, A * odd_a);
@@ -159,6 +159,13 @@ fn outputs_from_points<const FUSED: bool>(m: [&Lanes; SIDE]) -> [Lanes; TILE] {
         out[3][lane] = fma::<FUSED>(B * B * B, odd_b, fma::<FUSED>(A * A * A, odd_a, m5));
     }
     out
+}
+
+/// Line `y` of six columns.
+#[inline(always)]
+fn column_values<const N: usize>(columns: &[[Lanes; N]; SIDE], y: usize) -> [&Lanes; SIDE] {
+    let [a, b, c, d, e, f] = columns;
+    [&a[y], &b[y], &c[y], &d[y], &e[y], &f[y]]
 }
 
 /// Inputs of `width` tiles at the 36 points; those of a point begin `plane` after those of the one before.
@@ -173,10 +180,17 @@ fn transform_inputs_body<const FUSED: bool>(
     for group in 0..width / LANES {
         let at = |index: usize| &lines[index].as_chunks::<LANES>().0[group];
         for (x, column) in columns.iter_mut().enumerate() {
-            *column = inputs_at_points::<FUSED>([0, 1, 2, 3, 4, 5].map(|y| at(y * SIDE + x)));
+            *column = inputs_at_points::<FUSED>([
+                at(x),
+                at(SIDE + x),
+                at(2 * SIDE + x),
+                at(3 * SIDE + x),
+                at(4 * SIDE + x),
+                at(5 * SIDE + x),
+            ]);
         }
         for y in 0..SIDE {
-            let row = inputs_at_points::<FUSED>([0, 1, 2, 3, 4, 5].map(|x: usize| &columns[x][y]));
+            let row = inputs_at_points::<FUSED>(column_values(columns, y));
             for (x, values) in row.iter().enumerate() {
                 if let Some(out) = out[(y * SIDE + x) * plane + group * LANES..].first_chunk_mut::<LANES>() {
                     *out = *values;
@@ -204,10 +218,17 @@ fn transform_outputs_body<const FUSED: bool>(
     let zeros = [0.0; LANES];
     let at = |index: usize| sums[index * plane..].first_chunk::<LANES>().unwrap_or(&zeros);
     for (x, column) in columns.iter_mut().enumerate() {
-        *column = outputs_from_points::<FUSED>([0, 1, 2, 3, 4, 5].map(|y| at(y * SIDE + x)));
+        *column = outputs_from_points::<FUSED>([
+            at(x),
+            at(SIDE + x),
+            at(2 * SIDE + x),
+            at(3 * SIDE + x),
+            at(4 * SIDE + x),
+            at(5 * SIDE + x),
+        ]);
     }
     for (y, out) in out.iter_mut().enumerate() {
-        *out = outputs_from_points::<FUSED>([0, 1, 2, 3, 4, 5].map(|x: usize| &columns[x][y]));
+        *out = outputs_from_points::<FUSED>(column_values(columns, y));
         for values in out.iter_mut() {
             for value in values {
                 *value += bias;
