@@ -24,7 +24,7 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    fn check(&self, q: &[f32], k: &[f32], v: &[f32]) {
+    pub(crate) fn check(&self, q: &[f32], k: &[f32], v: &[f32]) {
         let Self { batch, queries, keys, head } = *self;
         assert_eq!(q.len(), batch * queries * head, "queries of {batch} × {queries} × {head}");
         assert_eq!([k.len(), v.len()], [batch * keys * head; 2], "keys and values of {batch} × {keys} × {head}");

@@ -312,28 +312,11 @@ pub fn depthwise2d(
     let line = (w + 2 * padding).div_ceil(stride);
     out.par_chunks_exact_mut(out_h * out_w).zip(x.par_chunks_exact(h * w)).enumerate().for_each_init(
         Vec::new,
-        |phases, (index, (out, map))| {
+        |padded, (index, (out, map))| {
             let channel = index % c_in;
             let filter = &weight[channel * kernel_h * kernel_w..][..kernel_h * kernel_w];
             let bias = bias.map_or(0.0, |bias| bias[channel]);
-            // Each padded row as `stride` rows, one for each remainder of x: neighbouring outputs then read neighbours.
-            phases.clear();
-            phases.resize((h + 2 * padding) * stride * line, 0.0_f32);
-            for (y, row) in map.chunks_exact(w).enumerate() {
-                let target = &mut phases[(y + padding) * stride * line..][..stride * line];
-                if stride == 1 {
-                    target[padding..padding + w].copy_from_slice(row);
-                } else {
-                    for (phase, target) in target.chunks_exact_mut(line).enumerate() {
-                        // The first place of this remainder at or after the padding, and the value there.
-                        let first = padding.saturating_sub(phase).div_ceil(stride);
-                        let values = row.get(first * stride + phase - padding..).unwrap_or_default();
-                        for (target, value) in target[first..].iter_mut().zip(values.iter().step_by(stride)) {
-                            *target = *value;
-                        }
-                    }
-                }
-            }
+            phases(map, [h, w], [stride, padding], padded);
             let starts: Vec<usize> = (0..filter.len())
                 .map(|tap| {
                     let (row, column) = (tap / kernel_w, tap % kernel_w);
@@ -341,12 +324,34 @@ pub fn depthwise2d(
                 })
                 .collect();
             for (y, out) in out.chunks_exact_mut(out_w).enumerate() {
-                filter_row(level, &phases[y * stride * stride * line..], &starts, filter, bias, out);
+                filter_row(level, &padded[y * stride * stride * line..], &starts, filter, bias, out);
             }
             activation.apply(level, out);
         },
     );
     out
+}
+
+/// A map with its padding, each row as `stride` rows, one for each remainder of x: neighbouring outputs then read neighbours.
+pub(crate) fn phases(map: &[f32], [h, w]: [usize; 2], [stride, padding]: [usize; 2], padded: &mut Vec<f32>) {
+    let line = (w + 2 * padding).div_ceil(stride);
+    padded.clear();
+    padded.resize((h + 2 * padding) * stride * line, 0.0_f32);
+    for (y, row) in map.chunks_exact(w).enumerate() {
+        let target = &mut padded[(y + padding) * stride * line..][..stride * line];
+        if stride == 1 {
+            target[padding..padding + w].copy_from_slice(row);
+            continue;
+        }
+        for (phase, target) in target.chunks_exact_mut(line).enumerate() {
+            // The first place of this remainder at or after the padding, and the value there.
+            let first = padding.saturating_sub(phase).div_ceil(stride);
+            let values = row.get(first * stride + phase - padding..).unwrap_or_default();
+            for (target, value) in target[first..].iter_mut().zip(values.iter().step_by(stride)) {
+                *target = *value;
+            }
+        }
+    }
 }
 
 /// `out[x] = bias + Σ filter[tap] · values[starts[tap] + x]`, a register of sums at a time.

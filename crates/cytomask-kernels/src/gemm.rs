@@ -56,13 +56,13 @@ impl Packed {
         assert_eq!(values.len(), columns * k, "a matrix of {k} rows of {columns}");
         let width = panel_width(columns);
         let mut panels = vec![0.0; columns.div_ceil(width) * width * k];
-        for (index, panel) in panels.chunks_exact_mut((width * k).max(1)).enumerate() {
+        panels.par_chunks_exact_mut((width * k).max(1)).enumerate().for_each(|(index, panel)| {
             let first = index * width;
             let kept = width.min(columns - first);
             for (to, from) in panel.chunks_exact_mut(width).zip(values.chunks_exact(columns)) {
                 to[..kept].copy_from_slice(&from[first..first + kept]);
             }
-        }
+        });
         Self { panels, k, columns, width }
     }
 

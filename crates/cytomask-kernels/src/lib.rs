@@ -13,6 +13,7 @@
 //! checked before each call) and in the one-line calls of functions compiled for an instruction set after it was found.
 
 mod attention;
+pub mod backward;
 mod bf16;
 pub mod buffers;
 mod conv;
@@ -43,6 +44,6 @@ pub use level::Level;
 pub use map_attention::{MapAttention, Positions, QkvOrder, map_attention};
 pub use masks::MaskUpscaling;
 pub use norm::{batch_norm, instance_norm, instance_norm_lines, layer_norm};
-pub use pointwise::{Activation, gelu, softmax, softmax_relative};
+pub use pointwise::{Activation, gelu, relu, softmax, softmax_relative};
 pub use upsample::upsample2;
 pub use winograd::{Map, Weight3x3, conv3x3};

@@ -77,21 +77,21 @@ pub struct MapAttention<'a> {
 }
 
 impl MapAttention<'_> {
-    fn channels(&self) -> usize {
+    pub(crate) fn channels(&self) -> usize {
         self.heads * self.head
     }
 
     /// Tokens of a window.
-    fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.window[0] * self.window[1]
     }
 
-    fn windows(&self) -> [usize; 2] {
+    pub(crate) fn windows(&self) -> [usize; 2] {
         [0, 1].map(|axis| self.map[axis].div_ceil(self.window[axis]))
     }
 
     /// First channel of queries (0), keys (1) or values (2) of a head.
-    fn first_channel(&self, head: usize, part: usize) -> usize {
+    pub(crate) fn first_channel(&self, head: usize, part: usize) -> usize {
         match self.order {
             QkvOrder::PartsFirst => (part * self.heads + head) * self.head,
             QkvOrder::HeadsFirst => (head * 3 + part) * self.head,
@@ -108,7 +108,7 @@ impl MapAttention<'_> {
         self.head.next_multiple_of(LANES)
     }
 
-    fn check(&self, qkv: &[f32]) {
+    pub(crate) fn check(&self, qkv: &[f32]) {
         let Self { n, map: [h, w], window, heads, head, .. } = *self;
         let channels = 3 * self.channels();
         assert!(window[0] > 0 && window[1] > 0 && head > 0 && heads > 0, "a window and heads");

@@ -15,7 +15,7 @@ const LANES: usize = 16;
 const CHUNK: usize = 1 << 14;
 
 #[inline(always)]
-fn sum(values: &[f32], value: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn sum(values: &[f32], value: impl Fn(f32) -> f32) -> f32 {
     let mut parts = [0.0_f32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
@@ -28,7 +28,7 @@ fn sum(values: &[f32], value: impl Fn(f32) -> f32) -> f32 {
 
 /// Mean, and one over the standard deviation. Two passes: the short one of sums and squares loses digits.
 #[inline(always)]
-fn moments(values: &[f32], eps: f32) -> [f32; 2] {
+pub(crate) fn moments(values: &[f32], eps: f32) -> [f32; 2] {
     let count = values.len() as f32;
     let mean = sum(values, |x| x) / count;
     let variance = sum(values, |x| (x - mean) * (x - mean)) / count;
@@ -105,7 +105,7 @@ fn scale_map_body<const FUSED: bool>(map: &mut [f32], [factor, offset]: [f32; 2]
 }
 
 for_each_level! {
-    fn map_moments = map_moments_body(map: &[f32]) -> [f64; 2]
+    pub(crate) fn map_moments = map_moments_body(map: &[f32]) -> [f64; 2]
 }
 for_each_level! {
     fn scale_map = fused scale_map_body(map: &mut [f32], line: [f32; 2], activation: Activation)

@@ -43,7 +43,7 @@ const ERF_RANGE: f32 = 3.95;
 
 /// The error function to 5e-7.
 #[inline(always)]
-fn erf<const FUSED: bool>(x: f32) -> f32 {
+pub(crate) fn erf<const FUSED: bool>(x: f32) -> f32 {
     let x = x.clamp(-ERF_RANGE, ERF_RANGE);
     let square = x * x;
     let evaluate = |terms: &[f32; 6]| {
@@ -76,6 +76,11 @@ for_each_level! {
 pub fn gelu(values: &mut [f32]) {
     let level = Level::best();
     values.par_chunks_mut(CHUNK).for_each(|chunk| gelu_chunk(level, chunk));
+}
+
+/// Replaces each `x` by `max(x, 0)`.
+pub fn relu(values: &mut [f32]) {
+    values.par_chunks_mut(CHUNK).for_each(relu_body);
 }
 
 /// e to the power `x` for `x` ≤ 0, to 2e-7 of its value; 0 below −87.

@@ -37,18 +37,21 @@ fn primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
 }
 
 /// The values of a plain tensor, row-major: the backend's own memory if they lie there in this order, else a copy.
-struct Values(FlexTensor);
+#[derive(Clone, Debug)]
+pub(crate) struct Values(FlexTensor);
+
+impl From<FlexTensor> for Values {
+    fn from(tensor: FlexTensor) -> Self {
+        Self(if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
+    }
+}
 
 impl Values {
     fn of<const D: usize>(x: Tensor<D>) -> Self {
-        Self::of_primitive(primitive(x))
+        primitive(x).into()
     }
 
-    fn of_primitive(tensor: FlexTensor) -> Self {
-        Self(if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() })
-    }
-
-    fn slice(&self) -> &[f32] {
+    pub(crate) fn slice(&self) -> &[f32] {
         match self.0.as_slice::<f32>() {
             Some(values) => values,
             None => unreachable!("type and order were checked"),
@@ -56,11 +59,16 @@ impl Values {
     }
 
     /// Hands the memory on to a later result, unless someone else still needs it.
-    fn release(self) {
+    pub(crate) fn release(self) {
         let whole = self.0.bytes().len() == size_of_val(self.slice());
         if whole && self.0.is_unique() {
-            kernels::buffers::give(self.0.into_data().try_into_vec().unwrap_or_default());
+            kernels::buffers::give(self.into_vec());
         }
+    }
+
+    /// As a vector: without a copy where nobody else refers to the memory.
+    pub(crate) fn into_vec(self) -> Vec<f32> {
+        self.0.into_data().try_into_vec().unwrap_or_default()
     }
 }
 
@@ -113,7 +121,7 @@ fn linear_form(weight: Tensor<2>, prepared: &Prepared<LinearForm>, precision: Pr
     let shape = weight.dims();
     let weight = primitive(weight);
     prepared.of([&weight], || {
-        let weight = Values::of_primitive(weight.clone());
+        let weight = Values::from(weight.clone());
         match precision {
             Precision::Int8 if Packed8::holds(shape[1]) => LinearForm::Int8(Packed8::from_rows(weight.slice(), shape)),
             Precision::Bf16 => LinearForm::Bf16(Packed16::from_rows(weight.slice(), shape)),
@@ -338,38 +346,58 @@ pub(crate) fn relative_attention(parts: [Tensor<3>; 3], terms: [Tensor<3>; 2], s
     tensor(y, [batch, tokens, head])
 }
 
+/// What an attention among the tokens of a map takes beside them.
+#[derive(Clone, Debug)]
+pub(crate) struct MapParts {
+    /// Of queries, keys and values, `[N, h, w, 3 C]`.
+    pub(crate) dims: [usize; 4],
+    pub(crate) heads: usize,
+    pub(crate) order: QkvOrder,
+    pub(crate) window: Option<usize>,
+    pub(crate) outside: Option<Values>,
+    /// A table, or rows and columns.
+    pub(crate) terms: [Option<Values>; 2],
+}
+
+impl MapParts {
+    pub(crate) fn shape(&self) -> kernels::MapAttention<'_> {
+        let [n, h, w, channels] = self.dims;
+        let head = channels / 3 / self.heads;
+        kernels::MapAttention {
+            n,
+            map: [h, w],
+            window: self.window.map_or([h, w], |side| [side; 2]),
+            heads: self.heads,
+            head,
+            order: match self.order {
+                QkvOrder::PartsFirst => kernels::QkvOrder::PartsFirst,
+                QkvOrder::HeadsFirst => kernels::QkvOrder::HeadsFirst,
+            },
+            scale: (head as f32).sqrt().recip(),
+            outside: self.outside.as_ref().map(Values::slice),
+            positions: match &self.terms {
+                [Some(rows), Some(columns)] => {
+                    kernels::Positions::Relative { rows: rows.slice(), columns: columns.slice() }
+                }
+                [Some(table), None] => kernels::Positions::Table(table.slice()),
+                [None, _] => kernels::Positions::None,
+            },
+        }
+    }
+}
+
 /// Attention among the tokens of a map; see [`layers::map_attention`].
 pub(crate) fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
-    let [n, h, w, channels] = qkv.dims();
+    let dims = qkv.dims();
     let MapAttention { heads, order, window, outside, positions } = attention;
-    let head = channels / 3 / heads;
     let (qkv, outside) = (Values::of(qkv), outside.map(Values::of));
     let terms = match positions {
         Positions::Relative { rows, columns } => [Some(rows), Some(columns)].map(|table| table.map(Values::of)),
         Positions::Table(table) => [Some(Values::of(table)), None],
     };
-    let shape = kernels::MapAttention {
-        n,
-        map: [h, w],
-        window: window.map_or([h, w], |side| [side; 2]),
-        heads,
-        head,
-        order: match order {
-            QkvOrder::PartsFirst => kernels::QkvOrder::PartsFirst,
-            QkvOrder::HeadsFirst => kernels::QkvOrder::HeadsFirst,
-        },
-        scale: (head as f32).sqrt().recip(),
-        outside: outside.as_ref().map(Values::slice),
-        positions: match &terms {
-            [Some(rows), Some(columns)] => {
-                kernels::Positions::Relative { rows: rows.slice(), columns: columns.slice() }
-            }
-            [Some(table), None] => kernels::Positions::Table(table.slice()),
-            [None, _] => kernels::Positions::None,
-        },
-    };
-    let y = kernels::map_attention(qkv.slice(), &shape);
+    let y = kernels::map_attention(qkv.slice(), &MapParts { dims, heads, order, window, outside, terms }.shape());
     qkv.release();
+    let [n, h, w, channels] = dims;
     tensor(y, [n, h, w, channels / 3])
 }
 

@@ -17,6 +17,8 @@ use burn::{
     },
 };
 
+#[cfg(feature = "autodiff")]
+use crate::gradients;
 use crate::precision::Precision;
 #[cfg(feature = "flex")]
 use crate::{
@@ -104,6 +106,10 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
     if cpu::takes(&x, &weight) {
         return cpu::linear(x, weight, bias);
     }
+    #[cfg(feature = "autodiff")]
+    if gradients::takes(&x) && gradients::takes(&weight) {
+        return gradients::linear(x, weight, bias);
+    }
     // One product over all rows; a batched one would be cut into small pieces.
     let y = ops::linear(x.reshape([rows, c_in]), weight.transpose(), bias);
     dims[D - 1] = c_out;
@@ -130,6 +136,14 @@ pub fn conv2d(
         if (groups == 1 || depthwise) && cpu::takes(&x, &weight) {
             return cpu::conv2d(x, weight, bias, stride, padding, depthwise && groups > 1, activation);
         }
+        #[cfg(feature = "autodiff")]
+        if (groups == 1 || depthwise)
+            && gradients::takes(&x)
+            && gradients::takes(&weight)
+            && gradients::holds([weight.dims()[2], weight.dims()[3]], padding)
+        {
+            return activation.apply(gradients::conv2d(x, weight, bias, stride, padding, depthwise && groups > 1));
+        }
     }
     activation.apply(ops::conv2d(x, weight, bias, ConvOptions::new([stride; 2], [padding; 2], [1, 1], groups)))
 }
@@ -150,6 +164,10 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     #[cfg(feature = "flex")]
     if cpu::is_plain(&x) && cpu::is_plain(&weight) {
         return cpu::layer_norm(x, weight, bias, eps);
+    }
+    #[cfg(feature = "autodiff")]
+    if gradients::takes(&x) && gradients::takes(&weight) {
+        return gradients::layer_norm(x, weight, bias, eps);
     }
     ops::layer_norm(x, weight, Some(bias), eps)
 }
@@ -173,6 +191,10 @@ pub fn instance_norm(parts: Vec<Tensor<4>>) -> Tensor<4> {
         return cpu::instance_norm(parts, TORCH_NORM_EPS);
     }
     let x = Tensor::cat(parts, 1);
+    #[cfg(feature = "autodiff")]
+    if gradients::takes(&x) {
+        return gradients::instance_norm(x, TORCH_NORM_EPS);
+    }
     let [n, c, h, w] = x.dims();
     let gamma = Tensor::ones([h * w], &x.device());
     ops::layer_norm(x.reshape([n, c, h * w]), gamma, None, TORCH_NORM_EPS).reshape([n, c, h, w])
@@ -184,11 +206,19 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if cpu::is_plain(&x) {
         return cpu::gelu(x);
     }
+    #[cfg(feature = "autodiff")]
+    if gradients::takes(&x) {
+        return gradients::gelu(x);
+    }
     burn::tensor::activation::gelu(x)
 }
 
 /// `max(x, 0)`.
 pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "autodiff")]
+    if gradients::takes(&x) {
+        return gradients::relu(x);
+    }
     burn::tensor::activation::relu(x)
 }
 
@@ -205,6 +235,10 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, bias: Option<Tensor<4
     #[cfg(feature = "flex")]
     if cpu::takes(&q, &k) && bias.as_ref().is_none_or(cpu::is_plain) {
         return cpu::attention(q, k, v, bias);
+    }
+    #[cfg(feature = "autodiff")]
+    if bias.is_none() && gradients::takes(&q) && gradients::takes(&k) {
+        return gradients::attention(q, k, v);
     }
     ops::attention(q, k, v, None, bias, AttentionModuleOptions::default())
 }
@@ -328,6 +362,10 @@ pub fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
             return cpu::map_attention(qkv, attention);
         }
     }
+    #[cfg(feature = "autodiff")]
+    if gradients::takes(&qkv) {
+        return gradients::map_attention(qkv, attention);
+    }
     map_attention_by_windows(qkv, attention)
 }
 
@@ -404,6 +442,10 @@ pub fn resize_bilinear(x: Tensor<4>, size: [usize; 2]) -> Tensor<4> {
     let [_, _, h, w] = x.dims();
     if [h, w] == size {
         return x;
+    }
+    #[cfg(feature = "autodiff")]
+    if [2 * h, 2 * w] == size && gradients::takes(&x) {
+        return gradients::upsample2(x);
     }
     let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false).with_output_size(size);
     ops::interpolate(x, options)
@@ -707,6 +749,10 @@ impl ConvTranspose2d {
         if self.stride == 2 && weight.dims()[2..] == [2, 2] && cpu::takes(&x, &weight) {
             return cpu::conv_transpose2x2(x, weight, bias, &self.prepared);
         }
+        #[cfg(feature = "autodiff")]
+        if self.stride == 2 && weight.dims()[2..] == [2, 2] && gradients::takes(&x) && gradients::takes(&weight) {
+            return gradients::conv_transpose2x2(x, weight, bias);
+        }
         conv_transpose2d(x, weight, bias, self.stride)
     }
 }
@@ -811,6 +857,10 @@ impl BatchNorm2d {
         #[cfg(feature = "flex")]
         if cpu::takes(&x, &self.weight.val()) {
             return cpu::batch_norm(x, self.weight.val(), self.bias.val(), TORCH_NORM_EPS, activation);
+        }
+        #[cfg(feature = "autodiff")]
+        if gradients::takes(&x) && gradients::takes(&self.weight.val()) {
+            return activation.apply(gradients::batch_norm(x, self.weight.val(), self.bias.val(), TORCH_NORM_EPS));
         }
         activation.apply(ops::batch_norm_train(x, self.weight.val(), self.bias.val(), TORCH_NORM_EPS).output)
     }

@@ -10,6 +10,8 @@ mod error;
 pub mod flows;
 #[cfg(test)]
 mod golden;
+#[cfg(feature = "autodiff")]
+mod gradients;
 pub mod layers;
 pub mod loading;
 mod model;

@@ -1,0 +1,265 @@
+//! Each operation, and whole networks, against the framework's own differentiation.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Device, Gradients, Tensor, TensorData, activation::sigmoid},
+};
+use cytomask_segment::{BoxPrompt, Prompt};
+
+use super::{by_framework, takes};
+use crate::{
+    cytomask_t::{CYTOMASK_T, CytomaskT, CytomaskTConfig},
+    layers::{self, Activation, MapAttention, Positions, QkvOrder},
+    loading::{load_into, values},
+    sam::{ImageEncoder, VitConfig},
+    seeded::{Seeded, seeded},
+    tiny_vit::TinyVitConfig,
+    unetr::{UNETR_MICRO_SAM, Unetr, UnetrConfig, UpsamplerKind},
+};
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+/// Seeded values in ±1.
+fn made_up<const D: usize>(name: &str, shape: [usize; D]) -> Tensor<D> {
+    let values: Vec<f32> = seeded(&format!("{name}.bias"), &[shape.iter().product()]);
+    Tensor::from_data(TensorData::new(values.iter().map(|value| value * 10.0).collect(), shape), &device())
+}
+
+/// Largest difference of two lists, and the largest value of the second.
+fn difference(found: &[f32], expected: &[f32]) -> [f32; 2] {
+    assert_eq!(found.len(), expected.len());
+    let error = found.iter().zip(expected).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+    [error, expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()))]
+}
+
+/// Values and gradients of a function of vectors of these lengths, by the loops and by the framework.
+fn assert_agrees<const D: usize>(what: &str, lengths: &[usize], function: impl Fn(&[Tensor<1>]) -> Tensor<D>) {
+    let run = || -> Vec<Vec<f32>> {
+        let leaf = |(index, &length)| made_up::<1>(&format!("leaf{index}"), [length]).require_grad();
+        let leaves: Vec<Tensor<1>> = lengths.iter().enumerate().map(leaf).collect();
+        let y = function(&leaves);
+        let gradients = (y.clone() * made_up("slope", y.dims())).sum().backward();
+        let gradients = leaves.iter().map(|leaf| values(leaf.grad(&gradients).expect("a gradient for each leaf")));
+        std::iter::once(values(y)).chain(gradients).collect()
+    };
+    assert!(takes(&made_up::<1>("x", [1])), "this machine has the loops");
+    let (found, expected) = (run(), by_framework(run));
+    for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        let [error, most] = difference(found, expected);
+        assert!(error <= 2e-5 * most.max(1.0), "{what}, {index} (0: result, then gradients): off by {error} of {most}");
+    }
+}
+
+#[test]
+fn linear_maps_agree() {
+    for rows in [5, 131] {
+        assert_agrees("linear", &[rows * 7, 9 * 7, 9], |leaves| {
+            let [x, weight] = [0, 1].map(|index| leaves[index].clone().reshape([-1, 7]));
+            layers::linear(x, weight, Some(leaves[2].clone()))
+        });
+    }
+    // A view whose values lie in another order, and no bias.
+    assert_agrees("turned", &[40 * 7, 9 * 7], |leaves| {
+        let x = leaves[0].clone().reshape([7, 40]).transpose();
+        layers::linear(x, leaves[1].clone().reshape([9, 7]), None)
+    });
+}
+
+#[test]
+fn convolutions_agree() {
+    for (kernel, stride, padding, depthwise) in
+        [(3, 1, 1, false), (1, 1, 0, false), (3, 2, 1, false), (3, 2, 1, true), (3, 1, 1, true)]
+    {
+        let (c_in, c_out, groups) = if depthwise { (6, 6, 6) } else { (6, 5, 1) };
+        let lengths = [2 * c_in * 17 * 23, c_out * c_in / groups * kernel * kernel, c_out];
+        for after in [Activation::None, Activation::Relu, Activation::Gelu] {
+            let what = format!("{kernel} {stride} {padding} {depthwise} {after:?}");
+            assert_agrees(&what, &lengths, |leaves| {
+                let x = leaves[0].clone().reshape([2, c_in, 17, 23]);
+                let weight = leaves[1].clone().reshape([c_out, c_in / groups, kernel, kernel]);
+                layers::conv2d(x, weight, Some(leaves[2].clone()), stride, padding, groups, after)
+            });
+        }
+    }
+}
+
+#[test]
+fn norms_activations_and_resizing_agree() {
+    assert_agrees("layer norm", &[33 * 11, 11, 11], |leaves| {
+        layers::layer_norm(leaves[0].clone().reshape([3, 11, 11]), leaves[1].clone(), leaves[2].clone(), 1e-5)
+    });
+    assert_agrees("layer norm of pixels", &[2 * 5 * 7 * 9, 5, 5], |leaves| {
+        layers::layer_norm2d(leaves[0].clone().reshape([2, 5, 7, 9]), leaves[1].clone(), leaves[2].clone(), 1e-5)
+    });
+    assert_agrees("instance norm", &[2 * 5 * 63, 2 * 3 * 63], |leaves| {
+        layers::instance_norm(vec![leaves[0].clone().reshape([2, 5, 7, 9]), leaves[1].clone().reshape([2, 3, 7, 9])])
+    });
+    assert_agrees("gelu", &[700], |leaves| layers::gelu(leaves[0].clone() * 3.0));
+    assert_agrees("relu", &[700], |leaves| layers::relu(leaves[0].clone()));
+    // What goes into the activation is needed elsewhere too, and must not be written over.
+    assert_agrees("relu beside", &[700], |leaves| layers::relu(leaves[0].clone()) + leaves[0].clone().square());
+    assert_agrees("×2", &[2 * 3 * 5 * 7], |leaves| layers::upsample2(leaves[0].clone().reshape([2, 3, 5, 7])));
+    assert_agrees("resized", &[2 * 3 * 5 * 7], |leaves| {
+        let x = leaves[0].clone().reshape([2, 3, 5, 7]);
+        layers::resize_bilinear(x.clone(), [10, 14]).sum() + layers::resize_bilinear(x, [9, 9]).square().sum()
+    });
+}
+
+#[test]
+fn attentions_agree() {
+    assert_agrees("attention", &[2 * 3 * 20 * 8, 2 * 3 * 50 * 8, 2 * 3 * 50 * 8], |leaves| {
+        let [q, k, v] = [0, 1, 2].map(|index| leaves[index].clone().reshape([2, 3, -1, 8]));
+        layers::attention(q, k, v, None)
+    });
+    let (heads, head, h, w) = (3, 8, 9, 13);
+    for (window, order) in
+        [(None, QkvOrder::PartsFirst), (Some(5), QkvOrder::PartsFirst), (Some(4), QkvOrder::HeadsFirst)]
+    {
+        let [window_h, window_w] = window.map_or([h, w], |side| [side; 2]);
+        let (tokens, channels) = (window_h * window_w, 3 * heads * head);
+        let of_map = [2 * h * w * channels, channels];
+        for table in [true, false] {
+            let terms = if table {
+                vec![heads * tokens * tokens]
+            } else {
+                vec![(2 * window_h - 1) * head, (2 * window_w - 1) * head]
+            };
+            let lengths = [of_map.to_vec(), terms].concat();
+            assert_agrees(&format!("{window:?} {order:?} {table}"), &lengths, |leaves| {
+                let positions = if table {
+                    Positions::Table(leaves[2].clone().reshape([heads, tokens, tokens]))
+                } else {
+                    let [rows, columns] = [2, 3].map(|index| leaves[index].clone().reshape([-1, head as i32]));
+                    Positions::Relative { rows, columns }
+                };
+                // Without padding the outside token is not asked, and has no gradient by the framework.
+                let outside = leaves[1].clone();
+                let qkv = leaves[0].clone().reshape([2, h, w, channels]);
+                let unused = outside.clone().sum() * 0.0;
+                let y = layers::map_attention(
+                    qkv,
+                    MapAttention { heads, order, window, outside: Some(outside), positions },
+                );
+                y + unused.reshape([1, 1, 1, 1])
+            });
+        }
+    }
+}
+
+/// Gradients of all parameters, in the module's order.
+struct Collect<'a> {
+    gradients: &'a Gradients,
+    found: Vec<(Vec<usize>, Option<Vec<f32>>)>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        self.found.push((tensor.dims().to_vec(), tensor.grad(self.gradients).map(values)));
+    }
+}
+
+/// A loss and all gradients of a network, by the loops and by the framework.
+fn assert_network_agrees<M: Module>(network: &M, loss: impl Fn(&M) -> Tensor<1>) {
+    let run = || {
+        let loss = loss(network);
+        let gradients = loss.backward();
+        let mut collect = Collect { gradients: &gradients, found: Vec::new() };
+        network.visit(&mut collect);
+        (loss.into_scalar::<f32>(), collect.found)
+    };
+    let ((loss, found), (expected_loss, expected)) = (run(), by_framework(run));
+    assert!((loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(), "loss {loss}, expected {expected_loss}");
+    let largest = expected.iter().flat_map(|(_, values)| values.iter().flatten()).fold(0.0_f32, |a, b| a.max(b.abs()));
+    let mut trained = 0;
+    for (index, ((shape, found), (_, expected))) in found.iter().zip(&expected).enumerate() {
+        assert_eq!(found.is_some(), expected.is_some(), "parameter {index} {shape:?}");
+        if let (Some(found), Some(expected)) = (found, expected) {
+            let [error, most] = difference(found, expected);
+            // Sums that cancel to nothing are as exact as their parts.
+            let scale = most.max(1e-4 * largest);
+            assert!(error <= 1e-4 * scale, "parameter {index} {shape:?}: off by {error} of {most} (largest {largest})");
+            trained += usize::from(most > 0.0);
+        }
+    }
+    assert!(trained > 5, "{trained} parameters have a gradient");
+}
+
+/// A number that all values of a map have a share in.
+fn weighed<const D: usize>(name: &str, x: Tensor<D>) -> Tensor<1> {
+    let slope = made_up(name, x.dims());
+    (x * slope).mean()
+}
+
+#[test]
+fn the_whole_of_cytomask_t_agrees() {
+    let config = CytomaskTConfig {
+        encoder: TinyVitConfig {
+            embed_dims: [16, 32, 32, 64],
+            depths: [1, 1, 2, 1],
+            heads: [2, 2, 4],
+            ..CYTOMASK_T.encoder
+        },
+        decoder_widths: [32, 24, 16, 16, 8],
+        refiner_channels: 8,
+        refiner_hidden: 16,
+    };
+    let network = CytomaskT::new(&config, &Device::flex());
+    let source = Seeded::of(&network, "");
+    let network = load_into(network, &source, "").unwrap().module.train();
+    let prompts: Vec<Prompt> = (0..3)
+        .map(|index| {
+            let mut prompt = Prompt::point(10.0 + index as f32, 30.0);
+            prompt.bounds = Some(BoxPrompt { y0: 3.0, x0: 4.0, y1: 40.0, x1: 50.0 });
+            prompt
+        })
+        .collect();
+    assert_network_agrees(&network, |network| {
+        let images = made_up("images", [2, 3, 64, 96]);
+        let taps = network.image_encoder.forward_with_taps(images.clone()).unwrap();
+        let decoded = network.instance_decoder.forward(&taps, images);
+        let refiner = network.mask_refiner.features(decoded.f4, decoded.f2);
+        let mut loss = weighed("maps", sigmoid(decoded.map_logits));
+        for image in 0..2 {
+            let sparse = network.prompt_encoder.sparse(&prompts, [1024.0; 2]).unwrap();
+            let positions = network.prompt_encoder.dense_positions([4, 6], 16, [1024.0; 2]);
+            let embedding = taps.embedding.clone().narrow(0, image, 1);
+            let decoded = network.mask_decoder.forward(embedding, positions, sparse, network.prompt_encoder.no_mask());
+            let features = refiner.clone().narrow(0, image, 1);
+            let logits = network.mask_refiner.refine(features, decoded.logits, decoded.mask_tokens);
+            loss = loss + weighed("masks", sigmoid(layers::resize_bilinear(logits, [64, 96])));
+            loss = loss + weighed("iou", decoded.predicted_iou);
+        }
+        loss
+    });
+}
+
+#[test]
+fn sam_and_its_instance_decoder_agree() {
+    let config = VitConfig {
+        trained_side: 160,
+        patch_size: 16,
+        embed_dim: 32,
+        depth: 3,
+        heads: 2,
+        mlp_ratio: 4,
+        window: 4,
+        global_blocks: &[1],
+        out_channels: 32,
+    };
+    let encoder = ImageEncoder::new(&config, &Device::flex());
+    let source = Seeded::of(&encoder, "");
+    let encoder = load_into(encoder, &source, "").unwrap().module.train();
+    for upsampler in [UpsamplerKind::Bilinear, UpsamplerKind::Transposed] {
+        let config = UnetrConfig { embed_channels: 32, features: [32, 16, 8, 4], upsampler, ..UNETR_MICRO_SAM };
+        let decoder = Unetr::new(&config, &Device::flex());
+        let source = Seeded::of(&decoder, "");
+        let decoder = load_into(decoder, &source, "").unwrap().module.train();
+        assert_network_agrees(&(encoder.clone(), decoder), |(encoder, decoder)| {
+            let embedding = encoder.forward(made_up("images", [2, 3, 96, 160])).unwrap();
+            weighed("maps", decoder.forward(embedding).unwrap())
+        });
+    }
+}
