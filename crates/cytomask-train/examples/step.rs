@@ -1,7 +1,8 @@
 //! Times one joint training step of cytomask-t, whole and by part, on seeded weights and made-up images; times do not depend on
 //! values. Seconds of CPU time, medians.
 //!
-//! `target/release/examples/step [ROUNDS] [CROPS] [SIDE] [PROMPTS]`, by default 3, 4, 224 and 8. `bench/train_step.sh` runs it by
+//! `target/release/examples/step [ROUNDS] [CROPS] [SIDE] [PROMPTS]`, by default 3, 4, 224 and 8; `step sam [SIDE]` times SAM's ViT-B
+//! with µSAM's instance decoder on one image (512²). `bench/train_step.sh` runs it by
 //! turns with the same step in PyTorch. `CYTOMASK_GRADIENTS=framework` leaves all gradients to the tensor framework.
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
@@ -15,8 +16,10 @@ use cytomask_models::{
     cytomask_t::{CYTOMASK_T, CytomaskT},
     layers::resize_bilinear,
     loading::load_into,
+    sam::{ImageEncoder, VIT_B},
     seeded::{Seeded, seeded},
     tiny_vit::TinyVitTaps,
+    unetr::{UNETR_MICRO_SAM, Unetr},
 };
 use cytomask_segment::{BoxPrompt, Prompt};
 use cytomask_train::losses;
@@ -25,7 +28,13 @@ use cytomask_train::losses;
 const ROUNDS: usize = 2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let numbers: Vec<usize> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [what, rest @ ..] = arguments.as_slice()
+        && what == "sam"
+    {
+        return sam(rest.first().map_or(Ok(512), |side| side.parse())?);
+    }
+    let numbers: Vec<usize> = arguments.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     let number = |index: usize, default: usize| numbers.get(index).copied().unwrap_or(default);
     let (rounds, bench) = (number(0, 3), Bench::new(number(1, 4), number(2, 224), number(3, 8))?);
     bench.parts(rounds);
@@ -43,6 +52,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     // The first step also prepares memory and the optimizer's state.
     println!("{:<28} {:8.3}", "whole step", median(&mut seconds[1..]));
+    println!("{:<28} {:8.0}", "peak memory, MiB", peak_mib());
+    Ok(())
+}
+
+/// Forward and back through SAM's ViT-B and µSAM's instance decoder, one image.
+fn sam(side: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let device = Device::flex();
+    let encoder = ImageEncoder::new(&VIT_B.encoder, &device);
+    let source = Seeded::of(&encoder, "");
+    let encoder = load_into(encoder, &source, "")?.module.train();
+    let decoder = Unetr::new(&UNETR_MICRO_SAM, &device);
+    let source = Seeded::of(&decoder, "");
+    let decoder = load_into(decoder, &source, "")?.module.train();
+    let shape = [1, 3, side, side];
+    let images =
+        || Tensor::<4>::from_data(TensorData::new(seeded("images", &shape), shape), &device.clone().autodiff());
+    println!("{:<28} {:>8} {:>8}", "CPU s", "forward", "backward");
+    let embedding = part("ViT-B", 1, || {
+        let embedding = encoder.forward(images()).expect("a multiple of the patch");
+        (embedding.clone(), embedding.sum())
+    });
+    part("instance decoder", 1, || {
+        let maps = decoder.forward(embedding.clone().detach().require_grad()).expect("an embedding");
+        ((), maps.sum())
+    });
+    part("both", 1, || {
+        let embedding = encoder.forward(images()).expect("a multiple of the patch");
+        ((), decoder.forward(embedding).expect("an embedding").sum())
+    });
     println!("{:<28} {:8.0}", "peak memory, MiB", peak_mib());
     Ok(())
 }
@@ -94,7 +132,7 @@ impl Bench {
         let [_, _, h, w] = embedding.dims();
         let extent = [1024.0; 2];
         let sparse = network.prompt_encoder.sparse(&self.prompts, extent).expect("prompts of one form");
-        let positions = network.prompt_encoder.dense_positions([64; 2], 16, extent).narrow(2, 3, h).narrow(3, 5, w);
+        let positions = network.prompt_encoder.dense_positions_from([3, 5], [h, w], 16, extent);
         let decoded = network.mask_decoder.forward(embedding, positions, sparse, network.prompt_encoder.no_mask());
         let (first, count) = if multimask { (1, 3) } else { (0, 1) };
         let logits = network.mask_refiner.refine(

@@ -5,7 +5,7 @@ use cytomask_kernels::{AttentionShape, attention as forward, backward};
 
 use super::{
     operation::{Operation, absent, flex, record},
-    recorded, tensor,
+    recorded, strategy, tensor,
 };
 use crate::{
     cpu::{MapParts, Values},
@@ -38,14 +38,18 @@ impl Operation<3> for Attention {
 
 /// See [`crate::layers::attention`]; without bias.
 pub(crate) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+    let strategy = strategy(&q);
     let dims = [q.dims(), k.dims()];
     let ([n, heads, queries, head], [_, _, keys, _]) = (dims[0], dims[1]);
     let shape = AttentionShape { batch: n * heads, queries, keys, head };
-    tensor(record([recorded(q), recorded(k), recorded(v)], |inputs| {
-        let kept = Attention { parts: inputs.map(Values::from), shape, dims };
-        let y = forward(kept.parts.each_ref().map(Values::slice), &shape, kept.scale(), None);
-        (flex(y, dims[0]), kept)
-    }))
+    tensor(
+        record([recorded(q), recorded(k), recorded(v)], |inputs| {
+            let kept = Attention { parts: inputs.map(Values::from), shape, dims };
+            let y = forward(kept.parts.each_ref().map(Values::slice), &shape, kept.scale(), None);
+            (flex(y, dims[0]), kept)
+        }),
+        strategy,
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -77,6 +81,7 @@ impl Operation<4> for OnMap {
 
 /// See [`crate::layers::map_attention`].
 pub(crate) fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
+    let strategy = strategy(&qkv);
     let dims = qkv.dims();
     let MapAttention { heads, order, window, outside, positions } = attention;
     let (has_outside, decomposed) = (outside.is_some(), matches!(positions, Positions::Relative { .. }));
@@ -91,18 +96,21 @@ pub(crate) fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4
         }
     };
     let [first, second] = terms;
-    tensor(record([recorded(qkv), outside.map_or_else(absent, recorded), first, second], |inputs| {
-        let [qkv, outside, first, second] = inputs.map(Values::from);
-        let parts = MapParts {
-            dims,
-            heads,
-            order,
-            window,
-            outside: has_outside.then_some(outside),
-            terms: [Some(first), decomposed.then_some(second)],
-        };
-        let y = cytomask_kernels::map_attention(qkv.slice(), &parts.shape());
-        let [n, h, w, channels] = dims;
-        (flex(y, [n, h, w, channels / 3]), OnMap { qkv, parts, dims, terms: dims_of_terms })
-    }))
+    tensor(
+        record([recorded(qkv), outside.map_or_else(absent, recorded), first, second], |inputs| {
+            let [qkv, outside, first, second] = inputs.map(Values::from);
+            let parts = MapParts {
+                dims,
+                heads,
+                order,
+                window,
+                outside: has_outside.then_some(outside),
+                terms: [Some(first), decomposed.then_some(second)],
+            };
+            let y = cytomask_kernels::map_attention(qkv.slice(), &parts.shape());
+            let [n, h, w, channels] = dims;
+            (flex(y, [n, h, w, channels / 3]), OnMap { qkv, parts, dims, terms: dims_of_terms })
+        }),
+        strategy,
+    )
 }

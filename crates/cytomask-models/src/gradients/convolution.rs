@@ -7,7 +7,7 @@ use cytomask_kernels::{
 
 use super::{
     operation::{Operation, absent, flex, record},
-    recorded, tensor,
+    recorded, strategy, tensor,
 };
 use crate::cpu::Values;
 
@@ -53,16 +53,20 @@ pub(crate) fn conv2d(
     padding: usize,
     depthwise: bool,
 ) -> Tensor<4> {
+    let strategy = strategy(&x);
     let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w], has_bias) = (x.dims(), weight.dims(), bias.is_some());
     let shape = Conv2dShape { n, c_in, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding };
     let inputs = [recorded(x), recorded(weight), bias.map_or_else(absent, recorded)];
-    tensor(record(inputs, |inputs| {
-        let [x, weight, bias] = inputs.map(Values::from);
-        let run = if depthwise { depthwise2d } else { full };
-        let y = run(x.slice(), &shape, weight.slice(), has_bias.then(|| bias.slice()), Activation::None);
-        let [out_h, out_w] = shape.out_size();
-        (flex(y, [n, c_out, out_h, out_w]), Convolution { x, weight, shape, depthwise })
-    }))
+    tensor(
+        record(inputs, |inputs| {
+            let [x, weight, bias] = inputs.map(Values::from);
+            let run = if depthwise { depthwise2d } else { full };
+            let y = run(x.slice(), &shape, weight.slice(), has_bias.then(|| bias.slice()), Activation::None);
+            let [out_h, out_w] = shape.out_size();
+            (flex(y, [n, c_out, out_h, out_w]), Convolution { x, weight, shape, depthwise })
+        }),
+        strategy,
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -92,15 +96,19 @@ impl Operation<3> for Split {
 
 /// See [`crate::layers::ConvTranspose2d`]: kernel and stride 2.
 pub(crate) fn conv_transpose2x2(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
+    let strategy = strategy(&x);
     let ([n, c_in, h, w], [_, c_out, _, _], has_bias) = (x.dims(), weight.dims(), bias.is_some());
     let shape =
         Conv2dShape { n, c_in: c_out, size: [2 * h, 2 * w], c_out: c_in, kernel: [2, 2], stride: 2, padding: 0 };
     let inputs = [recorded(x), recorded(weight), bias.map_or_else(absent, recorded)];
-    tensor(record(inputs, |inputs| {
-        let [x, weight, bias] = inputs.map(Values::from);
-        let form = SplitWeight::new(weight.slice(), [c_in, c_out]);
-        let bias = has_bias.then(|| bias.slice());
-        let y = split(x.slice(), [n, c_in, h, w], &form, bias, Activation::None);
-        (flex(y, [n, c_out, 2 * h, 2 * w]), Split { x, weight, shape })
-    }))
+    tensor(
+        record(inputs, |inputs| {
+            let [x, weight, bias] = inputs.map(Values::from);
+            let form = SplitWeight::new(weight.slice(), [c_in, c_out]);
+            let bias = has_bias.then(|| bias.slice());
+            let y = split(x.slice(), [n, c_in, h, w], &form, bias, Activation::None);
+            (flex(y, [n, c_out, 2 * h, 2 * w]), Split { x, weight, shape })
+        }),
+        strategy,
+    )
 }

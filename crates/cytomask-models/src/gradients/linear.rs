@@ -5,7 +5,7 @@ use cytomask_kernels::{Activation, backward, linear as forward};
 
 use super::{
     operation::{Operation, absent, flex, record},
-    recorded, tensor,
+    recorded, strategy, tensor,
 };
 use crate::cpu::Values;
 
@@ -34,13 +34,17 @@ impl<const D: usize> Operation<3> for Linear<D> {
 
 /// See [`crate::layers::linear`].
 pub(crate) fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let strategy = strategy(&x);
     let (dims, shape, has_bias) = (x.dims(), weight.dims(), bias.is_some());
     let inputs = [recorded(x), recorded(weight), bias.map_or_else(absent, recorded)];
-    tensor(record(inputs, |inputs| {
-        let [x, weight, bias] = inputs.map(Values::from);
-        let y = forward(x.slice(), weight.slice(), shape, has_bias.then(|| bias.slice()), Activation::None);
-        let mut out = dims;
-        out[D - 1] = shape[0];
-        (flex(y, out), Linear { x, weight, dims, shape })
-    }))
+    tensor(
+        record(inputs, |inputs| {
+            let [x, weight, bias] = inputs.map(Values::from);
+            let y = forward(x.slice(), weight.slice(), shape, has_bias.then(|| bias.slice()), Activation::None);
+            let mut out = dims;
+            out[D - 1] = shape[0];
+            (flex(y, out), Linear { x, weight, dims, shape })
+        }),
+        strategy,
+    )
 }

@@ -1,6 +1,6 @@
 //! The CPU loops as operations that gradients flow through: the way there is the loop that segments, the way back its counterpart in
-//! `cytomask_kernels::backward`. [`crate::layers`] asks [`takes`] first; what it refuses (GPUs, recomputation instead of keeping,
-//! machines without wide vectors) is left to the framework's own differentiation.
+//! `cytomask_kernels::backward`. [`crate::layers`] asks [`takes`] first; what it refuses (GPUs, other types of
+//! number, machines without wide vectors) is left to the framework's own differentiation.
 //!
 //! Decision 0032 says how the framework is told.
 
@@ -17,7 +17,10 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 use burn::{
-    backend::{Autodiff, Flex, GradientCheckpointingStrategy, tensor::FloatTensor},
+    backend::{
+        Autodiff, Flex, GradientCheckpointingStrategy, autodiff::checkpoint::strategy::BalancedCheckpointing,
+        tensor::FloatTensor,
+    },
     tensor::{DType, Device, Tensor},
 };
 use cytomask_kernels::Level;
@@ -55,22 +58,32 @@ pub(crate) fn by_framework<T>(run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Whether the loops differentiate operations on this tensor: `f32` in main memory, gradients recorded, activations kept.
+/// Whether the loops differentiate operations on this tensor: `f32` in main memory, gradients recorded.
 pub(crate) fn takes<const D: usize>(x: &Tensor<D>) -> bool {
-    allowed()
-        && x.dtype() == DType::F32
-        && x.is_autodiff()
-        && x.device().inner() == Device::flex()
-        && x.gradient_checkpointing_strategy() == Some(GradientCheckpointingStrategy::Disabled)
+    allowed() && x.dtype() == DType::F32 && x.is_autodiff() && x.device().inner() == Device::flex()
+}
+
+/// Whether the framework's own operations around ours keep or recompute what their ways back need. Ours keep it either way.
+type Strategy = GradientCheckpointingStrategy;
+
+fn strategy<const D: usize>(x: &Tensor<D>) -> Strategy {
+    x.gradient_checkpointing_strategy().unwrap_or(Strategy::Disabled)
 }
 
 fn recorded<const D: usize>(x: Tensor<D>) -> Recorded {
-    match x.try_into_primitive::<Autodiff<Flex>>() {
+    let tensor = match strategy(&x) {
+        Strategy::Disabled => x.try_into_primitive::<Autodiff<Flex>>(),
+        Strategy::Balanced => x.try_into_primitive::<Autodiff<Flex, BalancedCheckpointing>>(),
+    };
+    match tensor {
         Ok(tensor) => tensor,
         Err(error) => unreachable!("device and type were checked: {error:?}"),
     }
 }
 
-fn tensor<const D: usize>(x: Recorded) -> Tensor<D> {
-    Tensor::from_primitive::<Autodiff<Flex>>(x)
+fn tensor<const D: usize>(x: Recorded, strategy: Strategy) -> Tensor<D> {
+    match strategy {
+        Strategy::Disabled => Tensor::from_primitive::<Autodiff<Flex>>(x),
+        Strategy::Balanced => Tensor::from_primitive::<Autodiff<Flex, BalancedCheckpointing>>(x),
+    }
 }

@@ -7,7 +7,7 @@ use cytomask_kernels::{
 
 use super::{
     operation::{Operation, flex, record},
-    recorded, tensor,
+    recorded, strategy, tensor,
 };
 use crate::cpu::Values;
 
@@ -45,12 +45,16 @@ fn three<const D: usize>(
 
 /// See [`crate::layers::layer_norm`].
 pub(crate) fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+    let strategy = strategy(&x);
     let (dims, eps) = (x.dims(), eps as f32);
-    tensor(record([recorded(x), recorded(weight), recorded(bias)], |inputs| {
-        let [x, weight, bias] = inputs.map(Values::from);
-        let y = over_row(x.slice(), weight.slice(), bias.slice(), eps);
-        (flex(y, dims), LayerNorm { x, weight, dims, eps })
-    }))
+    tensor(
+        record([recorded(x), recorded(weight), recorded(bias)], |inputs| {
+            let [x, weight, bias] = inputs.map(Values::from);
+            let y = over_row(x.slice(), weight.slice(), bias.slice(), eps);
+            (flex(y, dims), LayerNorm { x, weight, dims, eps })
+        }),
+        strategy,
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -74,12 +78,16 @@ impl Operation<3> for BatchNorm {
 
 /// See [`crate::layers::BatchNorm2d::forward_batch_statistics`]; without activation.
 pub(crate) fn batch_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<4> {
+    let strategy = strategy(&x);
     let (dims, eps) = (x.dims(), eps as f32);
-    tensor(record([recorded(x), recorded(weight), recorded(bias)], |inputs| {
-        let [x, weight, bias] = inputs.map(Values::from);
-        let y = over_batch(x.slice(), dims[2] * dims[3], weight.slice(), bias.slice(), eps, Activation::None);
-        (flex(y, dims), BatchNorm { x, weight, dims, eps })
-    }))
+    tensor(
+        record([recorded(x), recorded(weight), recorded(bias)], |inputs| {
+            let [x, weight, bias] = inputs.map(Values::from);
+            let y = over_batch(x.slice(), dims[2] * dims[3], weight.slice(), bias.slice(), eps, Activation::None);
+            (flex(y, dims), BatchNorm { x, weight, dims, eps })
+        }),
+        strategy,
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -101,11 +109,15 @@ impl Operation<1> for InstanceNorm {
 
 /// See [`crate::layers::instance_norm`].
 pub(crate) fn instance_norm(x: Tensor<4>, eps: f64) -> Tensor<4> {
+    let strategy = strategy(&x);
     let (dims, eps) = (x.dims(), eps as f32);
-    tensor(record([recorded(x)], |[x]| {
-        let x = Values::from(x);
-        let mut y = buffers::take(x.slice().len());
-        over_map(x.slice(), dims[2] * dims[3], eps, &mut y);
-        (flex(y, dims), InstanceNorm { x, dims, eps })
-    }))
+    tensor(
+        record([recorded(x)], |[x]| {
+            let x = Values::from(x);
+            let mut y = buffers::take(x.slice().len());
+            over_map(x.slice(), dims[2] * dims[3], eps, &mut y);
+            (flex(y, dims), InstanceNorm { x, dims, eps })
+        }),
+        strategy,
+    )
 }

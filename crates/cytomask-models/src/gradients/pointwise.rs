@@ -5,7 +5,7 @@ use cytomask_kernels::{backward, buffers, gelu as smooth, relu as rectify, upsam
 
 use super::{
     operation::{Operation, flex, record},
-    recorded, tensor,
+    recorded, strategy, tensor,
 };
 use crate::cpu::Values;
 
@@ -26,14 +26,18 @@ impl<const D: usize> Operation<1> for Gelu<D> {
 
 /// See [`crate::layers::gelu`].
 pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let strategy = strategy(&x);
     let dims = x.dims();
-    tensor(record([recorded(x)], |[x]| {
-        let x = Values::from(x);
-        let mut y = buffers::take(x.slice().len());
-        y.copy_from_slice(x.slice());
-        smooth(&mut y);
-        (flex(y, dims), Gelu { x, dims })
-    }))
+    tensor(
+        record([recorded(x)], |[x]| {
+            let x = Values::from(x);
+            let mut y = buffers::take(x.slice().len());
+            y.copy_from_slice(x.slice());
+            smooth(&mut y);
+            (flex(y, dims), Gelu { x, dims })
+        }),
+        strategy,
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -52,14 +56,18 @@ impl<const D: usize> Operation<1> for Relu<D> {
 
 /// See [`crate::layers::relu`].
 pub(crate) fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let strategy = strategy(&x);
     let dims = x.dims();
-    tensor(record([recorded(x)], |[x]| {
-        // In place where nobody else needs the input.
-        let mut values = Values::from(x).into_vec();
-        rectify(&mut values);
-        let y = flex(values, dims);
-        (y.clone(), Relu { y, dims })
-    }))
+    tensor(
+        record([recorded(x)], |[x]| {
+            // In place where nobody else needs the input.
+            let mut values = Values::from(x).into_vec();
+            rectify(&mut values);
+            let y = flex(values, dims);
+            (y.clone(), Relu { y, dims })
+        }),
+        strategy,
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -78,10 +86,14 @@ impl Operation<1> for Double {
 
 /// See [`crate::layers::upsample2`].
 pub(crate) fn upsample2(x: Tensor<4>) -> Tensor<4> {
+    let strategy = strategy(&x);
     let dims = x.dims();
-    tensor(record([recorded(x)], |[x]| {
-        let [n, c, h, w] = dims;
-        let y = double(Values::from(x).slice(), [h, w]);
-        (flex(y, [n, c, 2 * h, 2 * w]), Double { dims })
-    }))
+    tensor(
+        record([recorded(x)], |[x]| {
+            let [n, c, h, w] = dims;
+            let y = double(Values::from(x).slice(), [h, w]);
+            (flex(y, [n, c, 2 * h, 2 * w]), Double { dims })
+        }),
+        strategy,
+    )
 }

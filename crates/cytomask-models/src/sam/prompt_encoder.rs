@@ -128,10 +128,24 @@ impl PromptEncoder {
     ///
     /// # Shapes
     /// → `[1, C, h, w]` for `grid` `[h, w]`
-    pub fn dense_positions(&self, [h, w]: [usize; 2], stride: usize, extent: [f32; 2]) -> Tensor<4> {
+    pub fn dense_positions(&self, grid: [usize; 2], stride: usize, extent: [f32; 2]) -> Tensor<4> {
+        self.dense_positions_from([0, 0], grid, stride, extent)
+    }
+
+    /// As [`PromptEncoder::dense_positions`] of a window of a larger grid, from pixel `[y, x]` of it on.
+    ///
+    /// # Shapes
+    /// → `[1, C, h, w]`
+    pub fn dense_positions_from(
+        &self,
+        [top, left]: [usize; 2],
+        [h, w]: [usize; 2],
+        stride: usize,
+        extent: [f32; 2],
+    ) -> Tensor<4> {
         let at = |index: usize, extent: f32| (index as f32 + 0.5) * stride as f32 / extent;
-        let positions: Vec<f32> =
-            (0..h).flat_map(|y| (0..w).flat_map(move |x| [at(x, extent[1]), at(y, extent[0])])).collect();
+        let row = |y: usize| (left..left + w).flat_map(move |x| [at(x, extent[1]), at(y, extent[0])]);
+        let positions: Vec<f32> = (top..top + h).flat_map(row).collect();
         let device = self.no_mask_embed.weight.lazy_device();
         let encoded = self.pe_layer.encode(Tensor::from_data(TensorData::new(positions, [h * w, 2]), &device));
         let [_, channels] = encoded.dims();

@@ -56,9 +56,7 @@ impl Trainable for CytomaskT {
         let moved: Vec<Prompt> =
             query.prompts.iter().map(|prompt| moved(prompt, (dy * STRIDE) as f32, (dx * STRIDE) as f32)).collect();
         let sparse = self.prompt_encoder.sparse(&moved, extent).map_err(failed)?;
-        let frame = FRAME_SIDE / STRIDE;
-        let positions =
-            self.prompt_encoder.dense_positions([frame; 2], STRIDE, extent).narrow(2, dy, h).narrow(3, dx, w);
+        let positions = self.prompt_encoder.dense_positions_from([dy, dx], [h, w], STRIDE, extent);
         let dense = match &query.masks {
             Some(masks) => self.prompt_encoder.masks(masks.clone()),
             None => self.prompt_encoder.no_mask(),
