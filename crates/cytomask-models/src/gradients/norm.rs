@@ -83,7 +83,9 @@ pub(crate) fn batch_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, eps: 
     tensor(
         record([recorded(x), recorded(weight), recorded(bias)], |inputs| {
             let [x, weight, bias] = inputs.map(Values::from);
-            let y = over_batch(x.slice(), dims[2] * dims[3], weight.slice(), bias.slice(), eps, Activation::None);
+            let mut y = buffers::take(x.slice().len());
+            y.copy_from_slice(x.slice());
+            over_batch(&mut y, dims[2] * dims[3], weight.slice(), bias.slice(), eps, Activation::None);
             (flex(y, dims), BatchNorm { x, weight, dims, eps })
         }),
         strategy,
