@@ -12,9 +12,6 @@ use crate::{
 /// Values whose rows go to one partial sum.
 const CHUNK: usize = 1 << 15;
 
-/// Values summed in one row of lanes.
-const PIECE: usize = 1 << 12;
-
 /// Gradients of a layer norm's input, weight and bias.
 ///
 /// # Shapes
@@ -84,28 +81,41 @@ fn product(gradient: &[f32], x: &[f32], mean: f32) -> f32 {
     parts.iter().sum::<f32>() + tail
 }
 
-/// `Σ dy` and `Σ dy · (x − mean)` of a map.
+/// `Σ dy` and `Σ dy · (x − mean)` of a map. Gradients that reach a norm are often nearly the same at all pixels, and what is left when
+/// their mean is gone is a thousandth of them: sums and differences in `f32` would leave three digits of it.
 #[inline(always)]
-fn map_sums_body([x, dy]: [&[f32]; 2], mean: f32) -> [f64; 2] {
-    let pieces = dy.chunks(PIECE).zip(x.chunks(PIECE));
-    pieces.fold([0.0; 2], |[all, products], (dy, x)| {
-        [all + f64::from(sum(dy, |value| value)), products + f64::from(product(dy, x, mean))]
-    })
+fn map_sums_body([x, dy]: [&[f32]; 2], mean: f64) -> [f64; 2] {
+    const LANES: usize = 8;
+    let mut parts = [[0.0_f64; LANES]; 2];
+    let ((xs, x_rest), (dys, dy_rest)) = (x.as_chunks::<LANES>(), dy.as_chunks::<LANES>());
+    for (xs, dys) in xs.iter().zip(dys) {
+        for lane in 0..LANES {
+            let gradient = f64::from(dys[lane]);
+            parts[0][lane] += gradient;
+            parts[1][lane] += gradient * (f64::from(xs[lane]) - mean);
+        }
+    }
+    let mut sums = parts.map(|lanes| lanes.iter().sum::<f64>());
+    for (x, dy) in x_rest.iter().zip(dy_rest) {
+        sums[0] += f64::from(*dy);
+        sums[1] += f64::from(*dy) * (f64::from(*x) - mean);
+    }
+    sums
 }
 
 /// `dx = (dy − of_mean − (x − mean) · of_deviation) · factor`
 #[inline(always)]
-fn map_gradient_body([x, dy]: [&[f32]; 2], [mean, of_mean, of_deviation, factor]: [f32; 4], dx: &mut [f32]) {
+fn map_gradient_body([x, dy]: [&[f32]; 2], [mean, of_mean, of_deviation, factor]: [f64; 4], dx: &mut [f32]) {
     for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-        *dx = (dy - of_mean - (x - mean) * of_deviation) * factor;
+        *dx = ((f64::from(*dy) - of_mean - (f64::from(*x) - mean) * of_deviation) * factor) as f32;
     }
 }
 
 for_each_level! {
-    fn map_sums = map_sums_body(maps: [&[f32]; 2], mean: f32) -> [f64; 2]
+    fn map_sums = map_sums_body(maps: [&[f32]; 2], mean: f64) -> [f64; 2]
 }
 for_each_level! {
-    fn map_gradient = map_gradient_body(maps: [&[f32]; 2], line: [f32; 4], dx: &mut [f32])
+    fn map_gradient = map_gradient_body(maps: [&[f32]; 2], line: [f64; 4], dx: &mut [f32])
 }
 
 /// The gradient of maps whose norm was taken over their pixels, without weights.
@@ -122,17 +132,16 @@ pub fn instance_norm_gradient(x: &[f32], dy: &[f32], pixels: usize, eps: f32) ->
     let maps = x.par_chunks_exact(pixels).zip(dy.par_chunks_exact(pixels));
     dx.par_chunks_exact_mut(pixels).zip(maps).for_each(|(dx, (x, dy))| {
         let [mean, variance] = map_moments(level, x);
-        let sums = map_sums(level, [x, dy], mean as f32);
+        let sums = map_sums(level, [x, dy], mean);
         map_gradient(level, [x, dy], line([mean, variance + f64::from(eps)], sums, pixels, 1.0), dx);
     });
     dx
 }
 
 /// What [`map_gradient`] takes: of mean and variance with epsilon, the sums of [`map_sums`] over `count` values, and the weight.
-fn line([mean, variance]: [f64; 2], [all, products]: [f64; 2], count: usize, weight: f32) -> [f32; 4] {
+fn line([mean, variance]: [f64; 2], [all, products]: [f64; 2], count: usize, weight: f32) -> [f64; 4] {
     let count = count as f64;
-    let values = [mean, all / count, products / count / variance, f64::from(weight) / variance.sqrt()];
-    values.map(|value| value as f32)
+    [mean, all / count, products / count / variance, f64::from(weight) / variance.sqrt()]
 }
 
 /// Gradients of the input, weight and bias of a norm of each channel over the pixels of all images.
@@ -160,7 +169,7 @@ pub fn batch_norm_gradients(x: &[f32], dy: &[f32], pixels: usize, weight: &[f32]
         .collect();
     let maps = || x.par_chunks_exact(pixels).zip(dy.par_chunks_exact(pixels)).enumerate();
     let of_maps: Vec<[f64; 2]> =
-        maps().map(|(index, (x, dy))| map_sums(level, [x, dy], moments[index % channels][0] as f32)).collect();
+        maps().map(|(index, (x, dy))| map_sums(level, [x, dy], moments[index % channels][0])).collect();
     let sums: Vec<[f64; 2]> = (0..channels)
         .map(|channel| {
             of_maps[channel..]
