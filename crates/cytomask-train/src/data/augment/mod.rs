@@ -1,6 +1,6 @@
 //! Changes of training crops that microscopes, stains and preparation make too, so that a network learns to ignore them.
 //!
-//! Geometry first ([`geometry`], one resampling), then pixels: stain, brightness, illumination, focus, noise, in the order light takes
+//! Geometry first (`geometry`, one resampling), then pixels: stain, brightness, illumination, focus, noise, in the order light takes
 //! them. Every change has a [`Change::share`] of the crops it is made on and a [`Change::strength`]; [`Preset`] has four sets of them.
 //! The kinds and most strengths are those of `training/data.py`, with which the built-in model was trained.
 
