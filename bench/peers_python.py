@@ -96,8 +96,9 @@ def segment(arguments):
         else:
             generator = AutomaticMaskGenerator(predictor)
             generator.initialize(pixels, image_embeddings=embeddings)
-            masks = generator.generate(pred_iou_thresh=0.0, stability_score_thresh=0.0)
-            labels = mask_data_to_segmentation(masks, shape=pixels.shape[:2], min_object_size=0)
+            labels = generator.generate(pred_iou_thresh=0.0, stability_score_thresh=0.0)
+            if isinstance(labels, list):  # older releases give the masks
+                labels = mask_data_to_segmentation(labels, shape=pixels.shape[:2], min_object_size=0)
     tifffile.imwrite(out, labels.astype("uint32"), compression="zlib")
 
 
