@@ -137,7 +137,7 @@ def colour(x, grey, rng):
     if grey:
         g = x[..., :1]
         if rng.random() < 0.5:
-            g = g ** math.exp(rng.normal(0, 0.35))
+            g = g ** math.exp(rng.normal(0, 0.45))
         if rng.random() < 0.06:
             g = 1 - g
         x = np.repeat(g, 3, 2)
@@ -164,12 +164,22 @@ def colour(x, grey, rng):
     if rng.random() < 0.5:
         x = x * rng.uniform(0.75, 1.2) + rng.normal(0, 0.04)
     if rng.random() < 0.15:
-        s = rng.uniform(0.4, 1.3)
+        s = rng.uniform(0.4, 1.8)
         x = ndi.gaussian_filter(x, (s, s, 0))
     if rng.random() < 0.25:
         n = rng.standard_normal(x.shape[:2] + (1 if grey else 3,)).astype(np.float32)
-        x = x + n * rng.uniform(0.005, 0.06)
+        x = x + n * rng.uniform(0.005, 0.08)
     return np.clip(x, 0, 1).astype(np.float32) * 255
+
+
+def uneven(image, lab, rng):
+    """Objects brighter or dimmer than they are: in one field some nuclei glow and others are next to dark.
+    image [h,w,3] in 0..255, background dark."""
+    base = np.percentile(image[::4, ::4], 10)
+    factors = np.exp(np.clip(rng.normal(-0.2, 0.55, int(lab.max()) + 1), -1.6, 0.5)).astype(np.float32)
+    factors[0] = 1
+    change = ndi.gaussian_filter(factors[lab], 1.0)[..., None]
+    return np.clip(base + (image - base) * change, 0, 255).astype(np.float32)
 
 
 def sample_zoom(size, rng):
@@ -210,7 +220,10 @@ def crop(item, size, rng):
         image, dist, lab = image[:, ::-1], dist[..., ::-1], lab[:, ::-1]
     k = int(rng.integers(4))
     image, dist, lab = np.rot90(image, k), np.rot90(dist, k, (1, 2)), np.rot90(lab, k)
-    image = (colour(np.ascontiguousarray(image), item["grey"], rng) - MEAN) / STD
+    image, lab = np.ascontiguousarray(image), np.ascontiguousarray(lab)
+    if item["grey"] and rng.random() < 0.25:
+        image = uneven(image, lab, rng)
+    image = (colour(image, item["grey"], rng) - MEAN) / STD
     oh, ow = lab.shape
     pad = ((0, size - oh), (0, size - ow))
     return (np.pad(image, pad + ((0, 0),)).transpose(2, 0, 1).astype(np.float32),
