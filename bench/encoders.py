@@ -1,10 +1,13 @@
-"""Image encoders and the instance decoder on the CPU: cytomask against PyTorch and ONNX Runtime, same weights, same input.
+"""Image encoders and the instance decoder on the CPU: cytomask against PyTorch, ONNX Runtime and rten, same weights, same
+input.
 
 `python bench/encoders.py --weights FOLDER [--models vit_b vit_t ...] [--rounds 5] [--threads 2] [--side 1024]`
 
 FOLDER holds `vit_b_with_decoder.pt`, `vit_t_with_decoder.pt`, `vit_l.pth`, `vit_h.pth` (those that lack are left out).
 Needs torch and segment_anything; vit_t also mobile_sam (`--mobile_sam CLONE` where it is not installed), the instance
-decoder micro_sam and torch_em, the ONNX rows onnx and onnxruntime.
+decoder micro_sam and torch_em, the ONNX rows onnx and onnxruntime, the rten row `bench/rten` built
+(`cargo build --release --manifest-path bench/rten/Cargo.toml`); both read the same ONNX
+file of the ViT-B encoder.
 
 Each round runs every contestant once, one after the other, each in a process of its own: it loads, computes once (which
 prepares weights, fills caches) and is timed while it computes again. Medians over the rounds with their extremes; `CPU s`
@@ -27,7 +30,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = {"vit_b": "vit_b_with_decoder.pt", "vit_t": "vit_t_with_decoder.pt", "vit_l": "vit_l.pth", "vit_h": "vit_h.pth"}
-CONTESTANTS = ("cytomask", "cytomask-bf16", "cytomask-int8", "torch-f32", "torch-bf16", "onnx-f32")
+CONTESTANTS = ("cytomask", "cytomask-bf16", "cytomask-int8", "torch-f32", "torch-bf16", "onnx-f32", "rten-f32")
+ONNX = ("onnx-f32", "rten-f32")
 
 
 def worker(contestant, model, stage, path, side, save):
@@ -45,13 +49,16 @@ def worker(contestant, model, stage, path, side, save):
         # Any embedding will do for the time; the encoder's own is not computed here.
         network = build_decoder(state["decoder_state"])
         inputs = torch.from_numpy(np.fromfile(save / "embedding.f32", np.float32).reshape(1, 256, side // 16, side // 16))
+    file = save / f"{model}-{stage}.onnx"
+    if contestant in ONNX and not file.exists():
+        with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
+            torch.onnx.export(network, (inputs,), file, dynamo=False, opset_version=17)
+    if contestant == "rten-f32":
+        inputs.numpy().tofile(file.with_suffix(".input"))
+        return
     if contestant == "onnx-f32":
         import onnxruntime
 
-        file = save / f"{model}-{stage}.onnx"
-        if not file.exists():
-            with contextlib.redirect_stdout(sys.stderr), torch.no_grad():
-                torch.onnx.export(network, (inputs,), file, dynamo=False, opset_version=17)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         del network
@@ -118,7 +125,7 @@ def build_decoder(weights):
 
 def measure(contestant, model, stage, path, options, folder):
     environment = dict(os.environ)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS"):
         environment[name] = str(options.threads)
     ours = contestant.startswith("cytomask")
     if ours:
@@ -128,6 +135,13 @@ def measure(contestant, model, stage, path, options, folder):
         command = [sys.executable, __file__, "--worker", contestant, model, stage, path, options.side, folder]
         if options.mobile_sam:
             environment["PYTHONPATH"] = os.pathsep.join([str(options.mobile_sam), environment.get("PYTHONPATH", "")])
+    if contestant == "rten-f32":
+        # Python only makes the network's file and the input.
+        file = folder / f"{model}-{stage}.onnx"
+        if not file.with_suffix(".input").exists():
+            subprocess.run([str(part) for part in command], env=environment, check=True)
+        side = options.side // 16 if stage == "instance_decoder" else options.side
+        command = [options.rten, file, file.with_suffix(".input"), side, folder / f"{contestant}-{stage}.f32"]
     done = subprocess.run([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not ours:
@@ -153,12 +167,12 @@ def spread(values):
 
 
 def compare(model, stage, path, options, folder):
-    found = {name: [] for name in options.contestants if name != "onnx-f32" or model == "vit_b"}
+    found = {name: [] for name in options.contestants if name not in ONNX or (model, stage) == ("vit_b", "encoder")}
     for _ in range(options.rounds):
         for name in list(found):
             try:
                 found[name].append(measure(name, model, stage, path, options, folder))
-            except (subprocess.CalledProcessError, json.JSONDecodeError, IndexError) as error:
+            except (OSError, subprocess.CalledProcessError, json.JSONDecodeError, IndexError) as error:
                 print(f"{model} {stage}: {name} left out: {error}", file=sys.stderr)
                 del found[name]
     torch = found.get("torch-f32")
@@ -183,6 +197,7 @@ def main():
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--mobile_sam", type=pathlib.Path, default=os.environ.get("MOBILE_SAM"))
     parser.add_argument("--stages", type=pathlib.Path, default=ROOT / "target" / "release" / "examples" / "stages")
+    parser.add_argument("--rten", type=pathlib.Path, default=ROOT / "bench" / "rten" / "target" / "release" / "rten-peer")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
