@@ -11,7 +11,7 @@ use cytomask_weights::{Checkpoint, TensorMap};
 
 use crate::cpsam::CpSam;
 use crate::cyto3::CpNet;
-use crate::cytomask_t::scale::{automatic_scale, object_areas};
+use crate::cytomask_t::scale::{automatic_scale, object_areas, scales};
 use crate::cytomask_t::{
     CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice,
 };
@@ -344,7 +344,8 @@ impl Model {
         changed
     }
 
-    /// Areas in pixels of the objects that decoder maps show, roughly; input of [`Model::scale_for`].
+    /// Areas in pixels of the objects that decoder maps show, roughly; input of [`Model::scale_for`]
+    /// and [`Model::scales_for`].
     pub fn object_areas(fields: &Fields) -> Vec<u64> {
         object_areas(fields)
     }
@@ -352,6 +353,11 @@ impl Model {
     /// The scale that suits objects of these areas, measured at 1×.
     pub fn scale_for(areas: &[u64]) -> f32 {
         automatic_scale(areas)
+    }
+
+    /// The scales at which a strategy that rates its objects looks for objects of these areas, measured at 1×; the first is 1.
+    pub fn scales_for(areas: &[u64]) -> Vec<f32> {
+        scales(areas)
     }
 
     /// Takes the network and its device out, to train it.

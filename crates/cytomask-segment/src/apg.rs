@@ -5,7 +5,7 @@
 //! `AutomaticPromptGenerator` of micro-sam 1.8. Beyond it: points that always lie inside their component, box prompts from the
 //! maps, box refinement that is right on images that are not square, a least score, and a score for every object.
 //! [`Apg::compat`] goes back to the reference's choices. A tiled image goes through [`Apg::tile`] tile by tile,
-//! [`crate::stitch`] and [`Apg::paint_found`].
+//! [`crate::stitch`] and [`Apg::paint_found`]; one looked at at several scales through [`Apg::merge_scales`].
 
 mod known;
 
@@ -34,6 +34,8 @@ pub use known::KnownProposals;
 const BOX_EXTENSION: f32 = 0.01;
 /// Shift of the mask threshold in the stability score (SAM's default, fixed in the reference).
 const STABILITY_OFFSET: f32 = 1.0;
+/// Objects found at two scales are one when their masks share more than this part of the smaller one.
+const SCALES_OVERLAP: f32 = 0.5;
 /// Side of the blocks in which the reference computes distances, and how far a block sees beyond its border.
 const COMPAT_BLOCK: u32 = 512;
 const COMPAT_HALO: u32 = 16;
@@ -307,8 +309,13 @@ impl Apg {
         let mut prompts = self.derive_prompts(fields);
         prompts.retain(|prompt| keeps(tile, [prompt.point[0] + dy, prompt.point[1] + dx]));
         let proposals = self.propose(model, embedding, fields.size, &prompts, progress)?;
-        let placed = self.suppress(proposals).into_iter().map(|proposal| proposal.translate(dy, dx));
-        Ok(placed
+        Ok(self.found(proposals, tile))
+    }
+
+    /// The objects of a tile, in the image's frame, that its proposals (in the tile's) come to.
+    pub fn found(&self, proposals: Vec<Proposal>, tile: &Tile) -> Vec<Found> {
+        let placed = self.suppress(proposals).into_iter().map(|found| found.translate(tile.outer.y0, tile.outer.x0));
+        placed
             .map(|proposal| Found {
                 origin: proposal.origin(),
                 anchor: proposal.point,
@@ -316,7 +323,24 @@ impl Apg {
                 prompt: 0,
                 tile: *tile,
             })
-            .collect())
+            .collect()
+    }
+
+    /// The image of `size` from the objects that each of several scales showed, all in the image's frame.
+    ///
+    /// Of objects that share more than half of the smaller one the one with the best score stays: the network rates an object
+    /// highest at the scale that suits it (docs/decisions/0046-several-scales.md). The objects of one scale alone are painted as
+    /// they are.
+    pub fn merge_scales(&self, size: [u32; 2], mut scales: Vec<Vec<Found>>) -> Segmentation {
+        if let [alone] = scales.as_slice() {
+            return self.paint_found(size, alone);
+        }
+        let mut found: Vec<Option<Found>> = scales.drain(..).flatten().map(Some).collect();
+        let masks: Vec<&Mask> = found.iter().flatten().map(|object| &object.mask).collect();
+        let scores: Vec<f32> = found.iter().flatten().map(|object| object.origin.score).collect();
+        let kept = mask_nms(&masks, &scores, SCALES_OVERLAP, Overlap::IntersectionOverMinimum, false);
+        let kept: Vec<Found> = kept.into_iter().filter_map(|index| found[index].take()).collect();
+        self.paint_found(size, &kept)
     }
 
     /// The image of `size` from the objects of all its tiles, painted as [`Apg::merge`] paints.

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | AMG | the grid's masks, by the loosest filters | – | filters, suppression, painting |
 //! | AIS | maps | smoothed maps; watershed | least size |
-//! | APG | each prompt's mask | derived prompts | suppression, painting |
+//! | APG | each prompt's mask, at each scale | derived prompts | suppression, painting |
 //!
 //! As µSAM's `initialize` and `generate`, and finer. The settings of a group run in parallel, and each result goes to the caller and
 //! away, so that memory holds a few label images, not one a setting. An image of several tiles shares its features only.
@@ -12,7 +12,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cytomask_segment::amg::Proposals;
-use cytomask_segment::apg::KnownProposals;
+use cytomask_segment::apg::{DerivedPrompt, KnownProposals, Proposal};
 use cytomask_segment::{Ais, Amg, Apg, Segmentation};
 use rayon::prelude::*;
 
@@ -24,8 +24,8 @@ use crate::{Error, Prepared, Strategy};
 pub(crate) struct Answers {
     /// AMG's proposals for the whole image, with the settings they were made by.
     grids: Vec<(Amg, Proposals)>,
-    /// APG's, tile by tile.
-    prompts: Vec<KnownProposals>,
+    /// APG's.
+    prompts: KnownProposals,
 }
 
 /// Finished results by the index of their strategy.
@@ -60,7 +60,9 @@ impl Prepared {
                 // Objects of several tiles are joined anew for each of the settings.
                 Strategy::Amg(settings) if self.tiles.len() == 1 => amg.push((index, settings)),
                 Strategy::Ais(settings) if self.tiles.len() == 1 => ais.push((index, settings)),
-                Strategy::Apg(settings) if self.tiles.len() == 1 => apg.push((index, settings)),
+                Strategy::Apg(settings) if self.seen_by(strategy)?.iter().all(|scale| scale.tiles.len() == 1) => {
+                    apg.push((index, settings));
+                }
                 other => results.put(index, self.segment(other, &mut |_| {})?),
             }
         }
@@ -140,40 +142,43 @@ impl Prepared {
     }
 
     fn each_apg<T: Send>(&self, settings: &[(usize, &Apg)], results: &Results<'_, T>) -> Result<(), Error> {
-        let same_proposals = groups(settings, |a, b| a.proposing() == b.proposing());
-        // The maps first, so that no two threads compute them.
-        for tile in &self.tiles {
-            tile.fields(&self.model)?;
-        }
-        let derived = same_proposals
-            .par_iter()
-            .map(|group| {
-                let of_tile = |tile| job::tile_prompts(group[0].1, tile, &self.model);
-                self.tiles.iter().map(of_tile).collect::<Result<Vec<_>, Error>>()
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-
-        let mut answers = std::mem::take(&mut *lock(&self.answers));
-        answers.prompts.resize_with(self.tiles.len(), KnownProposals::default);
-        let mut work = || -> Result<(), Error> {
-            for (group, prompts) in same_proposals.iter().zip(&derived) {
-                let mut found = Vec::with_capacity(self.tiles.len());
-                for ((tile, prompts), known) in self.tiles.iter().zip(prompts).zip(&mut answers.prompts) {
-                    let (apg, size) = (group[0].1, tile.tile.outer.size());
-                    let proposals =
-                        apg.propose_new(&self.model, &tile.embedding, size, prompts, known, &mut |_, _| {})?;
-                    found.push(job::tile_proposals(tile, proposals));
-                }
-                group.par_iter().try_for_each(|&(index, apg)| {
-                    results.put(index, job::merge(&Strategy::Apg(apg.clone()), self.size(), found.clone())?);
-                    Ok::<(), Error>(())
-                })?;
+        // Settings that reproduce the reference look at one scale, others may look at several.
+        for same_scales in groups(settings, |a, b| a.compat == b.compat) {
+            let scales = self.seen_by(&Strategy::Apg(same_scales[0].1.clone()))?;
+            let same_proposals = groups(&same_scales, |a, b| a.proposing() == b.proposing());
+            let by_scale =
+                scales.iter().map(|scale| scale.proposals(&same_proposals)).collect::<Result<Vec<_>, Error>>()?;
+            for (at, group) in same_proposals.iter().enumerate() {
+                group.par_iter().for_each(|&(index, apg)| {
+                    let found = |(scale, groups): (&Self, &Vec<Vec<Proposal>>)| {
+                        apg.found(groups[at].clone(), &scale.tiles[0].tile)
+                    };
+                    let found = scales.iter().zip(&by_scale).map(found).collect();
+                    results.put(index, apg.merge_scales(self.size(), found));
+                });
             }
-            Ok(())
+        }
+        Ok(())
+    }
+
+    /// The proposals in an image of one tile for the first settings of each group.
+    fn proposals(&self, groups: &[Vec<(usize, &Apg)>]) -> Result<Vec<Vec<Proposal>>, Error> {
+        let tile = &self.tiles[0];
+        // The maps first, so that no two threads compute them.
+        tile.fields(&self.model)?;
+        let derived = groups
+            .par_iter()
+            .map(|group| job::tile_prompts(group[0].1, tile, &self.model))
+            .collect::<Result<Vec<_>, Error>>()?;
+        let mut answers = std::mem::take(&mut *lock(&self.answers));
+        let size = tile.tile.outer.size();
+        let mut propose = |(group, prompts): (&Vec<(usize, &Apg)>, &Vec<DerivedPrompt>)| {
+            let known = &mut answers.prompts;
+            group[0].1.propose_new(&self.model, &tile.embedding, size, prompts, known, &mut |_, _| {})
         };
-        let outcome = work();
+        let found = groups.iter().zip(&derived).map(&mut propose).collect::<Result<Vec<_>, _>>();
         *lock(&self.answers) = answers;
-        outcome
+        Ok(found?)
     }
 }
 

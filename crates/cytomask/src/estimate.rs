@@ -4,9 +4,13 @@ use cytomask_models::{Cost, DeviceChoice, Model, machine_rate};
 use cytomask_segment::Amg;
 
 use crate::Strategy;
+use crate::scales::several_scales;
 
 /// Prompts assumed for strategies whose number of objects is not known beforehand.
 const ASSUMED_OBJECTS: u64 = 100;
+
+/// Two scales over one: 1 and 2 for pixels at √2, 1 and 4 at 2.
+const SEVERAL_SCALES: f64 = 3.5;
 
 /// Time and memory of one image, roughly.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,7 @@ pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize
     };
     let maps = if matches!(strategy, Strategy::Ais(_) | Strategy::Apg(_)) { cost.decoder_gmac } else { 0.0 };
     let gmac = (cost.encoder_gmac + maps) * tiles as f64 + cost.prompt_gmac * prompts as f64;
+    let gmac = if several_scales(model, strategy).is_some() { gmac * SEVERAL_SCALES } else { gmac };
     let memory_bytes = memory_bytes(model, strategy, size, tiles as usize);
     Estimate { seconds: gmac / machine_rate(device).max(1e-9), memory_bytes, gmac }
 }

@@ -115,8 +115,8 @@ pub fn segment_tile(
     }
 }
 
-/// What an encoded tile of several keeps; of given prompts the `chosen` ones, else those its inner part holds.
-fn tile_objects(
+/// What an encoded tile keeps, or the whole image if that is one; of given prompts the `chosen` ones, else those its inner part holds.
+pub(crate) fn tile_objects(
     model: &Model,
     strategy: &Strategy,
     image: &dyn Pixels,

@@ -34,10 +34,15 @@ pub(crate) struct Work<'a> {
 impl Work<'_> {
     /// Segments an image of several tiles.
     pub(crate) fn run(&self, tiles: &[Tile], report: &mut dyn FnMut(Phase)) -> Result<Segmentation, Error> {
+        Ok(paint(self.strategy, self.image.size(), &self.found(tiles, report)?))
+    }
+
+    /// The objects of an image of several tiles.
+    pub(crate) fn found(&self, tiles: &[Tile], report: &mut dyn FnMut(Phase)) -> Result<Vec<Found>, Error> {
         check_prompts(self.strategy, self.image.size())?;
         let results = if self.jobs > 1 { self.in_parallel(tiles, report)? } else { self.in_turn(tiles, report)? };
         report(Phase::Merge);
-        join(self.model, self.strategy, self.image, self.fields, tiles, results)
+        joined(self.model, self.strategy, self.image, self.fields, tiles, results)
     }
 
     /// Whether a tile is skipped for lack of signal. Where the user has put prompts there is something to see.
@@ -123,16 +128,27 @@ pub fn join(
     tiles: &[Tile],
     results: Vec<TileResult>,
 ) -> Result<Segmentation, Error> {
+    Ok(paint(strategy, image.size(), &joined(model, strategy, image, fields, tiles, results)?))
+}
+
+/// The objects [`join`] paints.
+pub(crate) fn joined(
+    model: &Model,
+    strategy: &Strategy,
+    image: &dyn Pixels,
+    fields: Option<&Fields>,
+    tiles: &[Tile],
+    results: Vec<TileResult>,
+) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
     for result in results {
         let TileResult::Found(objects) = result else { return Err(job::mixed()) };
         found.extend(objects);
     }
     let settings = settings(strategy, image.size(), tiles, max_window(model));
-    let joined = stitch::join(found, &settings, &mut |window, prompts| {
+    stitch::join(found, &settings, &mut |window, prompts| {
         job::window_objects(model, strategy, image, window, fields, prompts)
-    })?;
-    Ok(paint(strategy, image.size(), &joined))
+    })
 }
 
 pub(crate) fn settings(strategy: &Strategy, size: [u32; 2], tiles: &[Tile], max_window: u32) -> Join {

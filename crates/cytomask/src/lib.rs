@@ -25,6 +25,7 @@ mod large;
 mod pixels;
 pub mod prepared;
 pub mod reproduce;
+mod scales;
 mod segmenter;
 pub mod selection;
 mod settings;

@@ -9,6 +9,7 @@ use cytomask_segment::{FieldModel, Fields, PromptModel, Segmentation};
 use cytomask_weights::{Checkpoint, Store, StoreOptions};
 
 use crate::large::Work;
+use crate::scales::several_scales;
 use crate::{Error, ErrorKind, Pixels, Strategy, embedded, flow_bands, job};
 
 /// Tiles of the built-in model: inner side and halo, pixels of the network's input. Both are multiples of 224, the attention windows
@@ -92,6 +93,7 @@ pub fn model_sha256(model: &Model) -> Result<String, Error> {
 }
 
 /// A model with a strategy; [`Segmenter::run`] segments an image.
+#[derive(Clone, Debug)]
 pub struct Segmenter {
     model: Model,
     strategy: Strategy,
@@ -156,21 +158,13 @@ impl Segmenter {
     /// The same segmenter seeing images at another scale; a network without a choice stays as it is.
     #[must_use]
     pub fn with_scale(&self, scale: ScaleChoice) -> Self {
-        Self {
-            model: self.model.with_scale(scale),
-            strategy: self.strategy.clone(),
-            normalization: self.normalization,
-            tile_shape: self.tile_shape,
-            halo: self.halo,
-            skip_empty: self.skip_empty,
-            tile_jobs: self.tile_jobs,
-        }
+        Self { model: self.model.with_scale(scale), ..self.clone() }
     }
 
     /// The same segmenter told the diameter of the objects, pixels, for networks that predict flows; others stay as they are.
     #[must_use]
     pub fn with_diameter(&self, pixels: f64) -> Self {
-        Self { model: self.model.with_diameter(pixels), ..self.with_scale(ScaleChoice::Auto) }
+        Self { model: self.model.with_diameter(pixels), ..self.clone() }
     }
 
     /// Computes so many tiles of a large image at a time; the result is the same, the memory that of as many tiles.
@@ -242,9 +236,11 @@ impl Segmenter {
         {
             return flow_bands::run(&self.model, flows, image, report);
         }
+        if let (Some(apg), None) = (several_scales(&self.model, &self.strategy), fields) {
+            return self.run_scales(apg, image, report);
+        }
         let (model, tiles) = self.layout(image)?;
-        let jobs = self.tile_jobs;
-        let work = Work { model: &model, strategy: &self.strategy, image, fields, skip_empty: self.skip_empty, jobs };
+        let work = self.work(&model, image, fields);
         if let [tile] = tiles.as_slice() {
             report(Phase::Tile { done: 0, total: 1 });
             if work.is_empty(tile)? {
@@ -256,6 +252,11 @@ impl Segmenter {
             return job::merge(&self.strategy, size, vec![result]);
         }
         work.run(&tiles, report)
+    }
+
+    pub(crate) fn work<'a>(&'a self, model: &'a Model, image: &'a dyn Pixels, fields: Option<&'a Fields>) -> Work<'a> {
+        let (strategy, skip_empty, jobs) = (&self.strategy, self.skip_empty, self.tile_jobs);
+        Work { model, strategy, image, fields, skip_empty, jobs }
     }
 
     /// Whether an image is read in parts, so that it need not be held.
@@ -271,7 +272,7 @@ impl Segmenter {
     pub(crate) fn layout(&self, image: &dyn Pixels) -> Result<(Cow<'_, Model>, Vec<Tile>), Error> {
         let tiles = self.plan(image.size(), 1.0)?;
         if tiles.len() > 1 && self.model.scale() == Some(ScaleChoice::Auto) {
-            let scale = self.estimate_scale(image, &tiles)?;
+            let scale = Model::scale_for(&self.object_areas(image, &tiles)?);
             return Ok((Cow::Owned(self.model.with_scale(ScaleChoice::Fixed(scale))), self.plan(image.size(), scale)?));
         }
         Ok((Cow::Borrowed(&self.model), tiles))
@@ -313,8 +314,8 @@ impl Segmenter {
         Ok(job::plan(size, shape, halo))
     }
 
-    /// One scale for all tiles of an image, from the objects a few of them show.
-    fn estimate_scale(&self, image: &dyn Pixels, tiles: &[Tile]) -> Result<f32, Error> {
+    /// Areas of the objects that a few of an image's tiles show, pixels: one scale is chosen for all.
+    pub(crate) fn object_areas(&self, image: &dyn Pixels, tiles: &[Tile]) -> Result<Vec<u64>, Error> {
         let natural = self.model.with_scale(ScaleChoice::Fixed(1.0));
         let step = tiles.len().div_ceil(SCALE_TILES);
         let mut areas = Vec::new();
@@ -322,6 +323,6 @@ impl Segmenter {
             let fields = natural.fields(&natural.encode(&*image.read(tile.outer)?)?)?;
             areas.extend(Model::object_areas(&fields));
         }
-        Ok(Model::scale_for(&areas))
+        Ok(areas)
     }
 }

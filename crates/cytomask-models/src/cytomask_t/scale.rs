@@ -3,6 +3,11 @@
 //! A small encoder trained on nuclei of some 13 to 50 pixels loses smaller ones. In the study the model was designed on (DSB 2018
 //! test images, mSA by AIS), running always at 1× scored 0.409, always at 2× 0.382, and again at 2× whenever the objects found
 //! at 1× were small 0.437. Objects too large for the network are not recognised by this rule.
+//!
+//! A strategy that rates its objects can do better: look at two scales, and take each object from where it is rated best
+//! ([`scales`]; docs/decisions/0046-several-scales.md).
+
+use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 
 use cytomask_segment::{
     Fields,
@@ -30,6 +35,32 @@ pub fn automatic_scale(areas: &[u64]) -> f32 {
     match median_side(areas) {
         Some(side) if side < SMALL_OBJECT_PX => 2.0,
         _ => 1.0,
+    }
+}
+
+/// Side of objects, in pixels, below which the second scale of [`scales`] is 2.
+const SMALLER_OBJECT_PX: f64 = 19.0;
+
+/// Side of objects, in pixels, from which the second scale of [`scales`] is below 1.
+const LARGE_OBJECT_PX: f64 = 60.0;
+
+/// The scales at which a strategy that rates its objects looks for them: 1, and 2, √2 or 1 / √2 for objects of small, middling and
+/// large areas, found at 1×; 1 alone when there are none. What counts is √area of the object that the middle one of all objects'
+/// pixels lies in, so that specks say little.
+pub fn scales(areas: &[u64]) -> Vec<f32> {
+    let mut areas = areas.to_vec();
+    areas.sort_unstable();
+    let half = areas.iter().sum::<u64>().div_ceil(2);
+    let mut pixels = 0;
+    let middle = areas.iter().find(|&&area| {
+        pixels += area;
+        pixels >= half
+    });
+    match middle.map(|&area| (area as f64).sqrt()) {
+        None => vec![1.0],
+        Some(side) if side < SMALLER_OBJECT_PX => vec![1.0, 2.0],
+        Some(side) if side < LARGE_OBJECT_PX => vec![1.0, SQRT_2],
+        Some(_) => vec![1.0, FRAC_1_SQRT_2],
     }
 }
 
@@ -70,6 +101,17 @@ mod tests {
         // Even number: the mean of √100 and √400 is 15, of √100 and √225 is 12.5.
         assert_eq!(automatic_scale(&[100, 400]), 1.0);
         assert_eq!(automatic_scale(&[225, 100]), 2.0);
+    }
+
+    #[test]
+    fn the_second_scale_is_by_size() {
+        assert_eq!(scales(&[]), [1.0]);
+        assert_eq!(scales(&[360]), [1.0, 2.0]); // √360 = 18.97
+        assert_eq!(scales(&[361]), [1.0, SQRT_2]); // √361 = 19
+        assert_eq!(scales(&[3599]), [1.0, SQRT_2]); // √3599 = 59.99
+        assert_eq!(scales(&[3600]), [1.0, FRAC_1_SQRT_2]);
+        // Most pixels lie in the two large ones, though most objects are small.
+        assert_eq!(scales(&[20, 3600, 30, 10, 4000, 20]), [1.0, FRAC_1_SQRT_2]);
     }
 
     /// Two squares of 6 × 6 and 10 × 10 that touch, each with its own centre.
