@@ -604,6 +604,49 @@ mod tests {
     }
 
     #[test]
+    fn of_two_scales_the_better_rated_object_stays() {
+        let found = |y0, x0, y1, x1, score| {
+            let rect = Rect { y0, x0, y1, x1 };
+            let tile = Tile { outer: Rect::whole(SIZE), inner: Rect::whole(SIZE) };
+            let origin = ObjectOrigin { score, ..ObjectOrigin::default() };
+            Found { mask: Mask::from_fn(rect, |_, _| true), origin, anchor: [y0, x0], prompt: 0, tile }
+        };
+        // One wide object that the other scale sees as two; one seen by each scale alone; two that share a quarter.
+        let small = vec![found(10, 10, 20, 40, 0.6), found(60, 10, 70, 20, 0.5), found(60, 60, 70, 80, 0.7)];
+        let large = vec![
+            found(10, 10, 20, 24, 0.9),
+            found(10, 26, 20, 40, 0.8),
+            found(80, 100, 90, 110, 0.5),
+            found(60, 75, 70, 95, 0.9),
+        ];
+        let boxes = |segmentation: &Segmentation| -> Vec<[u32; 4]> {
+            let rects = segmentation.labels.extents().into_iter().map(|(_, rect)| rect);
+            let mut boxes: Vec<[u32; 4]> = rects.map(|rect| [rect.y0, rect.x0, rect.y1, rect.x1]).collect();
+            boxes.sort_unstable();
+            boxes
+        };
+        let both = Apg::default().merge_scales(SIZE, vec![small.clone(), large]);
+        assert_eq!(
+            boxes(&both),
+            [
+                [10, 10, 20, 24],
+                [10, 26, 20, 40],
+                [60, 10, 70, 20],
+                [60, 60, 70, 75],
+                [60, 75, 70, 95],
+                [80, 100, 90, 110]
+            ]
+        );
+        assert_eq!(both.objects.len(), 6);
+
+        // The objects of one scale are not compared.
+        let mut overlapping = small;
+        overlapping.push(found(10, 10, 20, 30, 0.9));
+        assert_eq!(Apg::default().merge_scales(SIZE, vec![overlapping.clone()]).objects.len(), 4);
+        assert_eq!(Apg::default().merge_scales(SIZE, vec![overlapping, Vec::new()]).objects.len(), 3);
+    }
+
+    #[test]
     fn compat_points_are_the_references() {
         let (maps, golden) = (Golden::open("ais.safetensors"), Golden::open("apg.safetensors"));
         for case in ["borders", "touching", "ragged"] {
