@@ -641,7 +641,7 @@ mod tests {
 
         // The objects of one scale are not compared.
         let mut overlapping = small;
-        overlapping.push(found(10, 10, 20, 30, 0.9));
+        overlapping.push(found(10, 22, 25, 40, 0.9));
         assert_eq!(Apg::default().merge_scales(SIZE, vec![overlapping.clone()]).objects.len(), 4);
         assert_eq!(Apg::default().merge_scales(SIZE, vec![overlapping, Vec::new()]).objects.len(), 3);
     }
