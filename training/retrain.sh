@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The built-in model from its data, in the stages of docs/default-model.md: about five hours of one core.
+#   training/retrain.sh DATA WEIGHTS OUT
+# DATA holds dsb2018_train, tnbc and usiigaci_train (images/*.png, labels/*.tif), WEIGHTS is the SAM with TinyViT encoder to begin with
+# (vit_t.safetensors). OUT gets a folder a stage; the last one's cytomask_t.safetensors is the model
+# (crates/cytomask/model/cytomask-t.safetensors). A stage that was stopped goes on, one that is done is passed by. PYTHON chooses the
+# interpreter; it needs what train_cytomask_t.py names. The first stage of the shipped weights was run with interruptions and cannot be repeated
+# exactly; this is the same length in one schedule.
+set -euo pipefail
+data=${1:?DATA} weights=${2:?WEIGHTS} out=${3:?OUT}
+python=${PYTHON:-python3}
+here=$(cd "$(dirname "$0")" && pwd)
+
+stage() { # NAME FIRST-WEIGHTS FLAGS…
+    local folder="$out/$1" first=$2
+    shift 2
+    [ -e "$folder/done" ] && return
+    if [ -e "$folder/state.pt" ]; then first="--resume"; fi
+    # shellcheck disable=SC2086
+    "$python" "$here/train_cytomask_t.py" --data "$data" --out "$folder" $first "$@"
+    touch "$folder/done"
+}
+
+stage 1 "--weights $weights" --steps 2950 --batch 4 --seed 1
+stage 2 "--continue-from $out/1/state.pt" --steps 400 --batch 4 --seed 2 --peak 0.65 --hold 0.99 --prompt-start 0 --prompt-every 4 \
+    --sources dsb2018_train=0.58,tnbc=0.24,usiigaci_train=0.18
+stage 3 "--continue-from $out/2/state.pt" --steps 2600 --batch 4 --seed 3 --peak 0.7 --hold 0.45 --prompt-start 0 --prompt-every 3 \
+    --sources dsb2018_train=0.56,tnbc=0.22,usiigaci_train=0.22
