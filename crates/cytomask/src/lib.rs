@@ -19,6 +19,7 @@ pub mod embedded;
 mod error;
 mod estimate;
 mod flow_bands;
+mod image_table;
 pub mod job;
 mod label_file;
 mod large;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::image_table::ImageTable;
 use crate::{Error, ErrorKind};
 
 /// Endings that programs append to an image's name for its labels: ours, Cellpose's, and plain ones.
@@ -108,39 +109,21 @@ pub fn predictions_for(method: &str, cases: &[Case], files: &[PathBuf]) -> Resul
 /// # Errors
 /// `Setting`, naming file and line, for a missing column, a line of another length, or two images of one name in a group.
 pub fn read_table(path: &Path) -> Result<Vec<Case>, Error> {
-    let at = |line: usize, what: String| wrong(format!("{}, line {line}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let (_, header) =
-        lines.next().ok_or_else(|| at(1, "expected a header with image and labels, found nothing".into()))?;
-    let columns: Vec<&str> = header.split(',').map(str::trim).collect();
-    let column = |name: &str| columns.iter().position(|column| *column == name);
-    let missing = |name: &str| at(1, format!("expected a column {name:?}, found {}", columns.join(", ")));
-    let image = column("image").ok_or_else(|| missing("image"))?;
-    let labels = column("labels").ok_or_else(|| missing("labels"))?;
-    let group = column("group");
+    let table = ImageTable::open(path)?;
+    let group = table.column("group");
     let mut cases: Vec<Case> = Vec::new();
     let mut seen = BTreeSet::new();
-    for (index, line) in lines {
-        let number = index + 1;
-        if line.contains('"') {
-            return Err(at(number, "quoted fields are not read; rename files with commas".into()));
-        }
-        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        if fields.len() != columns.len() || fields[image].is_empty() || fields[labels].is_empty() {
-            return Err(at(number, format!("expected {} fields, found {line:?}", columns.len())));
-        }
-        let group = group.map(|at| fields[at]).filter(|group| !group.is_empty()).map(str::to_owned);
-        let image = folder.join(fields[image]);
-        let name = group.as_ref().map_or_else(|| stem(&image), |group| format!("{group}/{}", stem(&image)));
+    for row in table.rows() {
+        let row = row?;
+        let group = Some(row.field(group)).filter(|group| !group.is_empty()).map(str::to_owned);
+        let name = group.as_ref().map_or_else(|| stem(&row.image), |group| format!("{group}/{}", stem(&row.image)));
         if !seen.insert(name.clone()) {
-            return Err(at(number, format!("a second image named {name}")));
+            return Err(table.wrong(row.line, format!("a second image named {name}")));
         }
-        cases.push(Case { name, group, truth: folder.join(fields[labels]), image });
+        cases.push(Case { name, group, image: row.image, truth: row.labels });
     }
     if cases.is_empty() {
-        return Err(at(1, "expected at least one image, found none".into()));
+        return Err(table.wrong(1, "expected at least one image, found none"));
     }
     Ok(cases)
 }

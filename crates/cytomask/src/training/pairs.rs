@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use cytomask_train::data::check::{Finding, Problem};
 
 use super::Use;
+use crate::Error;
 use crate::compare::cases::{SUFFIXES, bare, stem};
-use crate::{Error, ErrorKind};
+use crate::image_table::ImageTable;
 
 /// An image and its labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,47 +116,31 @@ fn base(stem: &str) -> &str {
 /// # Errors
 /// `Setting`, naming file and line, for a missing column, a line of another length, an unknown split or weight.
 pub fn read_pairs(path: &Path) -> Result<(Vec<Pair>, BTreeMap<String, f64>), Error> {
-    let wrong = |message: String| Error::new(ErrorKind::Setting, message);
-    let at = |line: usize, what: String| wrong(format!("{}, line {line}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let (_, header) =
-        lines.next().ok_or_else(|| at(1, "expected a header with image and labels, found nothing".into()))?;
-    let columns: Vec<&str> = header.split(',').map(str::trim).collect();
-    let column = |name: &str| columns.iter().position(|column| *column == name);
-    let missing = |name: &str| at(1, format!("expected a column {name:?}, found {}", columns.join(", ")));
-    let image = column("image").ok_or_else(|| missing("image"))?;
-    let labels = column("labels").ok_or_else(|| missing("labels"))?;
-    let (split, group, weight) = (column("split"), column("group"), column("weight"));
+    let table = ImageTable::open(path)?;
+    let [split, group, weight] = ["split", "group", "weight"].map(|name| table.column(name));
     let (mut pairs, mut weights) = (Vec::new(), BTreeMap::new());
-    for (index, line) in lines {
-        let number = index + 1;
-        if line.contains('"') {
-            return Err(at(number, "quoted fields are not read; rename files with commas".into()));
-        }
-        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
-        if fields.len() != columns.len() || fields[image].is_empty() || fields[labels].is_empty() {
-            return Err(at(number, format!("expected {} fields, found {line:?}", columns.len())));
-        }
-        let purpose = match split.map_or("", |at| fields[at]) {
+    for row in table.rows() {
+        let row = row?;
+        let wrong = |what: String| table.wrong(row.line, what);
+        let purpose = match row.field(split) {
             "" => None,
             "train" | "training" => Some(Use::Training),
             "val" | "validation" => Some(Use::Validation),
-            other => return Err(at(number, format!("split: expected train, val or nothing, found {other:?}"))),
+            other => return Err(wrong(format!("split: expected train, val or nothing, found {other:?}"))),
         };
-        let group = group.map_or_else(String::new, |at| fields[at].to_owned());
-        if let Some(text) = weight.map(|at| fields[at]).filter(|text| !text.is_empty()) {
+        let group = row.field(group).to_owned();
+        let text = row.field(weight);
+        if !text.is_empty() {
             let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
-            let value = value.ok_or_else(|| at(number, format!("weight: expected a number from 0, found {text:?}")))?;
+            let value = value.ok_or_else(|| wrong(format!("weight: expected a number from 0, found {text:?}")))?;
             if weights.insert(group.clone(), value).is_some_and(|other| other != value) {
-                return Err(at(number, format!("weight: group {group:?} has another one above")));
+                return Err(wrong(format!("weight: group {group:?} has another one above")));
             }
         }
-        pairs.push(Pair { image: folder.join(fields[image]), labels: folder.join(fields[labels]), group, purpose });
+        pairs.push(Pair { image: row.image, labels: row.labels, group, purpose });
     }
     if pairs.is_empty() {
-        return Err(at(1, "expected at least one image, found none".into()));
+        return Err(table.wrong(1, "expected at least one image, found none"));
     }
     Ok((pairs, weights))
 }
