@@ -34,10 +34,10 @@ impl Timings {
     }
 
     /// The stages in order of the work, with the networks taken out of what they are part of.
-    fn stages(&self, networks: NetworkSeconds) -> [(&'static str, f64); 9] {
+    fn stages(&self, networks: NetworkSeconds) -> [(&'static str, f64); 10] {
         let [open, read, convert, segment, merge, write] = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let NetworkSeconds { encoder, instance_decoder, mask_decoder } = networks;
-        let rest = segment - merge - encoder - instance_decoder - mask_decoder;
+        let NetworkSeconds { encoder, instance_decoder, mask_decoder, flow_network } = networks;
+        let rest = segment - merge - encoder - instance_decoder - mask_decoder - flow_network;
         [
             ("open model", open),
             ("read", read),
@@ -45,6 +45,7 @@ impl Timings {
             ("encoder", encoder),
             ("instance decoder", instance_decoder),
             ("mask decoder", mask_decoder),
+            ("flow network", flow_network),
             ("prompts and masks", rest.max(0.0)),
             ("suppress and paint", merge),
             ("write", write),
@@ -71,7 +72,7 @@ mod tests {
     #[test]
     fn networks_are_taken_out_of_the_whole() {
         let timings = Timings(Mutex::new([0.5, 0.25, 0.125, 10.0, 1.0, 2.0]));
-        let networks = NetworkSeconds { encoder: 4.0, instance_decoder: 2.0, mask_decoder: 2.5 };
+        let networks = NetworkSeconds { encoder: 3.0, instance_decoder: 2.0, mask_decoder: 2.5, flow_network: 1.0 };
         let stages = timings.as_json(networks)["stages"].clone();
         assert_eq!(stages["prompts and masks"], 0.5);
         let total: f64 = stages.as_object().unwrap().values().filter_map(Value::as_f64).sum();

@@ -157,6 +157,10 @@ impl Model {
     fn described(name: &str, family: Family, checkpoint: &Checkpoint, device: Device, network: Network) -> Self {
         let registered = cytomask_weights::registry::find(name).map(|entry| entry.licence.to_owned());
         let licence = registered.unwrap_or_else(|| "unknown: a checkpoint given by path".into());
+        let clock = match &network {
+            Network::Flows(predictor) => Clock { flow_network: predictor.time.clone(), ..Clock::default() },
+            Network::Sam(_) | Network::CytomaskT(_) => Clock::default(),
+        };
         Self {
             name: name.to_owned(),
             family,
@@ -165,8 +169,8 @@ impl Model {
             device,
             precision: Precision::F32,
             released: false,
+            clock: Arc::new(clock),
             network,
-            clock: Arc::default(),
         }
     }
 
@@ -535,11 +539,13 @@ impl PromptModel for Model {
     type Error = Error;
 
     fn encode(&self, image: &Rgb) -> Result<Embedding, Error> {
-        self.clock.encoder.time(|| match &self.network {
-            Network::Sam(predictor) => predictor.encode(image).map(Embedding::Sam),
-            Network::CytomaskT(network) => network.encode(image).map(Embedding::CytomaskT),
+        let timed = &self.clock.encoder;
+        match &self.network {
+            Network::Sam(predictor) => timed.time(|| predictor.encode(image)).map(Embedding::Sam),
+            Network::CytomaskT(network) => timed.time(|| network.encode(image)).map(Embedding::CytomaskT),
+            // Timed where it runs.
             Network::Flows(predictor) => Ok(Embedding::Flows(Arc::new(predictor.fields(image)?))),
-        })
+        }
     }
 
     fn decode(&self, embedding: &Embedding, prompts: &[Prompt], multimask: bool) -> Result<Vec<Vec<Candidate>>, Error> {

@@ -1,7 +1,10 @@
 //! How long a model's networks have run, for `--timings`.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -14,6 +17,8 @@ pub struct NetworkSeconds {
     pub instance_decoder: f64,
     /// Prompt encoder and mask decoder.
     pub mask_decoder: f64,
+    /// A network that predicts flows, without what lies around it: cutting and blending tiles, resizing.
+    pub flow_network: f64,
 }
 
 /// Nanoseconds, added up by whoever runs a network.
@@ -22,6 +27,8 @@ pub(crate) struct Clock {
     pub(crate) encoder: Counter,
     pub(crate) instance_decoder: Counter,
     pub(crate) mask_decoder: Counter,
+    /// Shared with the predictor, which runs its network tile by tile.
+    pub(crate) flow_network: Arc<Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +53,7 @@ impl Clock {
             encoder: self.encoder.seconds(),
             instance_decoder: self.instance_decoder.seconds(),
             mask_decoder: self.mask_decoder.seconds(),
+            flow_network: self.flow_network.seconds(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod stream;
 mod volume;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_image::{Rect, Rgb};
@@ -19,6 +20,7 @@ use crate::cpsam::CpSam;
 use crate::cyto3::{CpNet, SizeModel};
 use crate::loading::{NamedTensor, state_dict, values};
 use crate::precision::SetPrecision;
+use crate::times::Counter;
 use crate::{Error, ErrorKind, Precision};
 
 use grid::Padding;
@@ -81,6 +83,8 @@ pub struct FlowPredictor {
     device: Device,
     /// `[trained, labels]`: diameters stored in the file.
     diameters: [f64; 2],
+    /// How long the network has run, clones included.
+    pub(crate) time: Arc<Counter>,
 }
 
 impl FlowPredictor {
@@ -88,7 +92,7 @@ impl FlowPredictor {
     pub fn cpsam(network: CpSam, device: Device) -> Self {
         let network = FlowNetwork::CpSam(network);
         let diameters = [CPSAM_DIAMETER; 2];
-        Self { network, size_model: None, options: FlowOptions::default(), device, diameters }
+        Self { network, size_model: None, options: FlowOptions::default(), device, diameters, time: Arc::default() }
     }
 
     /// See [`crate::Model::released`].
@@ -132,7 +136,7 @@ impl FlowPredictor {
             return Err(Error::new(ErrorKind::Format, message));
         }
         let network = FlowNetwork::Cyto(network);
-        Ok(Self { network, size_model, options: FlowOptions::default(), device, diameters })
+        Ok(Self { network, size_model, options: FlowOptions::default(), device, diameters, time: Arc::default() })
     }
 
     /// The network, if it is Cellpose-SAM.
@@ -274,14 +278,14 @@ impl FlowPredictor {
     /// Runs a batch of tiles; `values` is row-major `[N, C, h, w]`, 1 being white. Maps `[N, 3, h, w]` and the sum of the styles.
     fn run(&self, tiles: Vec<f32>, [n, h, w]: [usize; 3]) -> Result<(Vec<f32>, Vec<f32>), Error> {
         let input = Tensor::<4>::from_data(TensorData::new(tiles, [n, self.channels(), h, w]), &self.device);
-        match &self.network {
+        self.time.time(|| match &self.network {
             FlowNetwork::CpSam(network) => Ok((values(network.forward(input)?), Vec::new())),
             FlowNetwork::Cyto(network) => {
                 let (maps, style) = network.forward(input)?;
                 let channels = style.dims()[1];
                 Ok((values(maps), values(style.sum_dim(0).reshape([channels]))))
             }
-        }
+        })
     }
 
     /// Channels of the network's input.
