@@ -50,6 +50,8 @@ pub(crate) fn write_overlay(path: &Path, image: &dyn Pixels, labels: &Labels) ->
         let mut encoder = png::Encoder::new(writer, width, height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        // A thirteenth of the default's time for a file 1.6 times as large: docs/decisions/0043-overlap.md.
+        encoder.set_compression(png::Compression::Fast);
         let mut writer = encoder.write_header().map_err(failed)?;
         let mut stream = writer.stream_writer().map_err(failed)?;
         let mut band: Option<(Rect, std::borrow::Cow<'_, Rgb>)> = None;
