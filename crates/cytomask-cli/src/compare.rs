@@ -198,8 +198,8 @@ impl Models {
         let model = match self.loaded.iter().find(|(name, _)| *name == spec.model) {
             Some((_, model)) => model.clone(),
             None => {
-                let model =
-                    cytomask::load_model(&spec.model, None, device(self.device)).with_context(at_run)?.released();
+                let model = cytomask::load_recorded_model(&spec.model, None, device(self.device));
+                let model = model.with_context(at_run)?.released();
                 self.loaded.push((spec.model.clone(), model.clone()));
                 model
             }

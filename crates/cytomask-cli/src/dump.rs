@@ -9,7 +9,7 @@ use crate::{prompts, settings};
 /// Writes what the network makes of an image: `normalized`, `embedding`, `fields`, and for prompts `low_res_logits` and
 /// `predicted_iou`.
 pub(crate) fn run(arguments: &DumpArgs) -> Result<()> {
-    let model = settings::open_model(&arguments.model, false)?;
+    let model = settings::open_model(&arguments.model)?;
     let image = Image::open(&arguments.image, &ReadOptions::default())?.to_rgb(model.normalization())?;
     let embedding = model.encode(&image)?;
     let mut tensors = model.stages(&image, &embedding)?;

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &InspectArgs) -> Result<()> {
     }
     choose::one_plane(&arguments.choose.plane)?;
     let selection = choose::selection(&arguments.choose)?;
-    let model = settings::open_model(&arguments.model, false)?;
+    let model = settings::open_model(&arguments.model)?;
     let segmenter = Segmenter::new(model);
     let (mut described, mut failed) = (Vec::new(), 0);
     for path in &arguments.files {

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &SegmentArgs) -> Result<()> {
 
 /// Opens the model and puts the flags together.
 fn prepare(arguments: &SegmentArgs) -> Result<Segmenter> {
-    let mut model = settings::open_model(&arguments.model, arguments.compat)?;
+    let mut model = settings::open_recorded_model(&arguments.model, arguments.compat)?;
     model = settings::scaled(model, &arguments.scale).map_err(|error| anyhow!("--{error}"))?;
     if arguments.choose.diameter.is_some() || arguments.choose.diameter_um.is_some() {
         if arguments.scale != "auto" {

@@ -103,8 +103,20 @@ pub(crate) fn scaled(model: Model, text: &str) -> Result<Model> {
     Ok(model.with_scale(ScaleChoice::Fixed(factor)))
 }
 
-/// Opens the model the flags name, to run it. With `compat` it computes as upstream does, in `f32`.
-pub(crate) fn open_model(arguments: &ModelArgs, compat: bool) -> Result<Model> {
+/// Opens the model the flags name, to run it.
+pub(crate) fn open_model(arguments: &ModelArgs) -> Result<Model> {
+    open_by(arguments, false, cytomask::load_model)
+}
+
+/// As [`open_model`], for a command whose results say by its hash which model made them. With `compat` it computes as upstream does, in
+/// `f32`.
+pub(crate) fn open_recorded_model(arguments: &ModelArgs, compat: bool) -> Result<Model> {
+    open_by(arguments, compat, cytomask::load_recorded_model)
+}
+
+type Load = fn(&str, Option<&Path>, DeviceChoice) -> Result<Model, cytomask::Error>;
+
+fn open_by(arguments: &ModelArgs, compat: bool, load: Load) -> Result<Model> {
     let precision = match arguments.precision {
         Precision::Auto => None,
         Precision::F32 => Some(cytomask::Precision::F32),
@@ -114,7 +126,7 @@ pub(crate) fn open_model(arguments: &ModelArgs, compat: bool) -> Result<Model> {
     if compat && precision.is_some_and(|precision| precision != cytomask::Precision::F32) {
         bail!("--compat computes as upstream does, in f32: leave out --precision");
     }
-    let model = cytomask::load_model(&arguments.model, arguments.decoder.as_deref(), device(arguments.device))?;
+    let model = load(&arguments.model, arguments.decoder.as_deref(), device(arguments.device))?;
     let precision = precision.unwrap_or(if compat { cytomask::Precision::F32 } else { model.automatic_precision() });
     Ok(model.with_precision(precision)?.released())
 }

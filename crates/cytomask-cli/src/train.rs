@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
         return arguments.data.check(Normalization::Percentile { low: 0.1, high: 99.9 }, &hardware);
     }
     let device = settings::device(arguments.model.device);
-    let model = cytomask::load_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
+    let model = cytomask::load_recorded_model(&arguments.model.model, arguments.model.decoder.as_deref(), device)?;
     let data = arguments.data.open(model.normalization(), &hardware)?;
     let sides: Vec<u32> = data.rows.iter().filter_map(|row| row.size).map(|[h, w]| h.min(w)).collect();
     let defaults = hardware.defaults(&sides);

@@ -109,7 +109,7 @@ pub(crate) fn run(arguments: &TuneArgs) -> Result<()> {
     let options = options(arguments)?;
     let selection = choose::one_plane(&arguments.plane)?;
     let files = pairs(&arguments.images, &arguments.labels)?;
-    let model = settings::open_model(&arguments.model, false)?;
+    let model = settings::open_recorded_model(&arguments.model, false)?;
     let base = Strategy::for_mode(arguments.mode.name(), &model).map_err(|error| anyhow!("--{error}"))?;
     settings::check_mode(&base, &model, false)?;
     if !model.has_decoder() && !matches!(base, Strategy::Amg(_) | Strategy::Flows(_)) {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use cytomask_image::{Normalization, Rect, Rgb};
 use cytomask_segment::{Candidate, FieldModel, Fields, FlowFields, Prompt, PromptModel};
 pub use cytomask_weights::Family;
-use cytomask_weights::{Checkpoint, TensorMap};
+use cytomask_weights::{Checkpoint, ContentHash, TensorMap};
 
 use crate::cpsam::CpSam;
 use crate::cyto3::CpNet;
@@ -32,6 +32,7 @@ const CLASSES: usize = 1000;
 pub struct Model {
     name: String,
     family: Family,
+    hash: ContentHash,
     path: Option<PathBuf>,
     licence: String,
     device: Device,
@@ -164,6 +165,7 @@ impl Model {
         Self {
             name: name.to_owned(),
             family,
+            hash: checkpoint.hash().clone(),
             path: checkpoint.path().map(Path::to_path_buf),
             licence,
             device,
@@ -187,6 +189,11 @@ impl Model {
     /// The checkpoint's file; none for weights inside the program.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// The SHA-256 of the checkpoint it was opened from.
+    pub fn hash(&self) -> &ContentHash {
+        &self.hash
     }
 
     /// Under which terms the weights may be used, as far as known.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::family::{self, Family};
 use crate::tensor::Bytes;
 use crate::torch::{self, Sections};
-use crate::{Error, ErrorKind, Result, TensorMap, safetensors_file};
+use crate::{ContentHash, Error, ErrorKind, Result, TensorMap, safetensors_file};
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub struct Checkpoint {
     decoder: Option<TensorMap>,
     metadata: BTreeMap<String, String>,
     path: Option<PathBuf>,
+    hash: ContentHash,
 }
 
 impl Checkpoint {
@@ -50,7 +51,8 @@ impl Checkpoint {
             return Err(Error::format("the file is empty").with_path(path));
         }
         let map = map(&file).map_err(|source| Error::io("cannot map", path, source))?;
-        let mut checkpoint = Self::read(Bytes::Mapped(Arc::new(map))).map_err(|error| error.with_path(path))?;
+        let hash = ContentHash::of_file(path);
+        let mut checkpoint = Self::read(Bytes::Mapped(Arc::new(map)), hash).map_err(|error| error.with_path(path))?;
         checkpoint.path = Some(path.to_path_buf());
         Ok(checkpoint)
     }
@@ -72,10 +74,10 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn from_bytes(bytes: &'static [u8]) -> Result<Self> {
-        Self::read(Bytes::Static(bytes))
+        Self::read(Bytes::Static(bytes), ContentHash::of_bytes(bytes))
     }
 
-    fn read(bytes: Bytes) -> Result<Self> {
+    fn read(bytes: Bytes, hash: ContentHash) -> Result<Self> {
         let mut metadata = BTreeMap::new();
         let Sections { mut model, mut decoder } = if bytes.starts_with(torch::ZIP_MAGIC) {
             torch::read(&bytes)?
@@ -91,7 +93,7 @@ impl Checkpoint {
         if decoder.is_none() && family::is_decoder(&model) {
             decoder = Some(std::mem::take(&mut model));
         }
-        Ok(Self { model, decoder, metadata, path: None })
+        Ok(Self { model, decoder, metadata, path: None, hash })
     }
 
     /// The network's tensors; empty for a decoder file.
@@ -128,6 +130,11 @@ impl Checkpoint {
     /// Free-form notes of a safetensors file; empty for torch files.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// The SHA-256 of its bytes.
+    pub fn hash(&self) -> &ContentHash {
+        &self.hash
     }
 
     /// The file, unless the checkpoint is embedded.

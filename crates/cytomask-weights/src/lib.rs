@@ -26,7 +26,7 @@ pub use checkpoint::{Checkpoint, Kind};
 pub use download::download_file;
 pub use error::{Error, ErrorKind, Result};
 pub use family::Family;
-pub use hash::{FileHashes, Hash, sha256_bytes, sha256_file};
+pub use hash::{ContentHash, FileHashes, Hash, sha256_bytes, sha256_file};
 pub use numpy::{NumpyArray, read_pickled_npy};
 pub use safetensors_file::DECODER_PREFIX;
 pub use store::{CACHE_DIR_VARIABLE, Listed, MIRROR_VARIABLE, ModelPaths, Store, StoreOptions};

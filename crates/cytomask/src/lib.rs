@@ -63,7 +63,7 @@ pub use estimate::{Estimate, estimate, memory_bytes};
 pub use label_file::{read_label_stack, read_labels};
 pub use pixels::{Pixels, StoredPixels};
 pub use prepared::Prepared;
-pub use segmenter::{Phase, Segmenter, load_model, model_sha256};
+pub use segmenter::{Phase, Segmenter, load_model, load_recorded_model, model_sha256};
 pub use selection::{ChannelChoice, Diameter, Resolved, Selected, Selection};
 pub use settings_file::{SettingsFile, SettingsModel};
 pub use strategy::Strategy;

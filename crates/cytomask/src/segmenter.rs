@@ -55,9 +55,27 @@ pub enum Phase {
 /// # Errors
 /// `Weights` when there is no such model or its files cannot be used; `Unsupported` for a device the program was built without.
 pub fn load_model(name: &str, decoder: Option<&Path>, device: DeviceChoice) -> Result<Model, Error> {
+    open(name, decoder, device, |_| {})
+}
+
+/// As [`load_model`], for a program that will ask for [`model_sha256`]: the file is hashed while the network is built from it.
+///
+/// # Errors
+/// As [`load_model`].
+pub fn load_recorded_model(name: &str, decoder: Option<&Path>, device: DeviceChoice) -> Result<Model, Error> {
+    open(name, decoder, device, |checkpoint| checkpoint.hash().begin())
+}
+
+fn open(
+    name: &str,
+    decoder: Option<&Path>,
+    device: DeviceChoice,
+    opened: impl Fn(&Checkpoint),
+) -> Result<Model, Error> {
     let decoder = decoder.map(Checkpoint::open).transpose()?;
     if Path::new(name).is_file() {
         let checkpoint = Checkpoint::open(name)?;
+        opened(&checkpoint);
         let stem = Path::new(name).file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy());
         return Ok(Model::open(&stem, &checkpoint, decoder.as_ref(), device)?);
     }
@@ -74,6 +92,7 @@ pub fn load_model(name: &str, decoder: Option<&Path>, device: DeviceChoice) -> R
     }
     let files = Store::open(StoreOptions::default())?.files(name)?;
     let checkpoint = Checkpoint::open(&files.model)?;
+    opened(&checkpoint);
     let decoder = match decoder {
         Some(given) => Some(given),
         None => files.decoder.as_deref().map(Checkpoint::open).transpose()?,
@@ -86,10 +105,7 @@ pub fn load_model(name: &str, decoder: Option<&Path>, device: DeviceChoice) -> R
 /// # Errors
 /// `Weights` when its file can no longer be read.
 pub fn model_sha256(model: &Model) -> Result<String, Error> {
-    Ok(match model.path() {
-        Some(path) => cytomask_weights::sha256_file(path)?,
-        None => cytomask_weights::sha256_bytes(embedded::weights().unwrap_or_default()),
-    })
+    Ok(model.hash().sha256()?)
 }
 
 /// A model with a strategy; [`Segmenter::run`] segments an image.
