@@ -99,6 +99,9 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
     let Dataset { store, validation, rows, findings, shares } = data;
     let described = Dataset { store: Vec::new().into(), validation: Vec::new(), rows, findings, shares };
     let mut trainer = Trainer::new(network, &device, settings, store, validation)?;
+    if arguments.from_scratch {
+        trainer = trainer.begins_untrained();
+    }
     describe(&trainer);
     std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot make the folder", folder.display()))?;
     if !arguments.resume && RunLog::exists(folder) {
@@ -124,23 +127,25 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
     }
     crops.truncate(SHOWN_CROPS as usize);
     log.show_crops(&crops)?;
-    let mut score_before = None;
     if trainer.steps_done() == 0
         && let Some(before) = validate(&trainer, &apg, &mut log)?
     {
-        say(&format!("before training: validation {before}"));
-        score_before = Some(before.score());
+        let kept = match trainer.save_start(folder, Some(before))? {
+            true => "; best.safetensors until a checkpoint scores better",
+            false => "",
+        };
+        say(&format!("before training: validation {before}{kept}"));
     }
     train(&mut trainer, folder, arguments.save_every.max(1), &apg, &mut log)?;
     if trainer.stopped_early() {
         say(&format!("stopped after step {}: the validation score no longer rises", trainer.steps_done()));
     }
-    if let (Some(before), Some(best)) = (score_before, trainer.best())
+    if let (Some(before), Some(best)) = (trainer.start(), trainer.best())
         && best <= before
     {
         say(&format!(
-            "hint: no checkpoint scores better ({best:.3}) than the model before training ({before:.3}): keep that one, train longer, or lower \
-             --learning_rate"
+            "hint: no checkpoint scores better ({best:.3}) than the model before training ({before:.3}), which best.safetensors therefore is: \
+             train longer, or lower --learning_rate"
         ));
     }
     say(&format!("models in {}: last.safetensors and, by validation, best.safetensors", folder.display()));
@@ -159,7 +164,7 @@ fn validate(trainer: &Trainer, apg: &cytomask::Apg, log: &mut RunLog) -> Result<
     if let Some(error) = failed {
         return Err(error.into());
     }
-    log.validation(trainer.steps_done(), scores, trainer.settings().iterations)?;
+    log.validation(trainer.steps_done(), scores, trainer.is_best(scores), trainer.settings().iterations)?;
     Ok(scores)
 }
 

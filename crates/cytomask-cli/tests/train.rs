@@ -152,6 +152,9 @@ fn a_short_run_leaves_models_a_log_and_a_page() {
     assert_eq!(lines[0]["run"]["settings"]["settings"]["batch_size"], 1);
     assert_eq!(lines.iter().filter(|line| line["waited"].is_number()).count(), 2);
     assert_eq!(lines.iter().filter(|line| line["validation"]["apg"].is_number()).count(), 3);
+    // The model one has is the best one until another is better.
+    assert!(outcome.stderr.contains("best.safetensors until a checkpoint scores better"), "{}", outcome.stderr);
+    assert_eq!(lines.iter().find(|line| line["validation"].is_object()).unwrap()["best"], true);
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     for text in [
         "Finished: 2 steps",

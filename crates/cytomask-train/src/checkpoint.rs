@@ -22,6 +22,8 @@ use crate::{Error, ErrorKind};
 const WEIGHTS: &str = "model.safetensors";
 /// The moving average of the weights.
 const AVERAGE: &str = "average.safetensors";
+/// The model with the best score.
+const BEST: &str = "best.safetensors";
 /// What the optimizer remembers.
 const OPTIMIZER: &str = "optimizer.bpk";
 /// Step, scores and settings.
@@ -38,6 +40,21 @@ struct State {
 }
 
 impl Trainer {
+    /// Before the first step: keeps the model the run begins with as the best until a checkpoint scores better, so that
+    /// `best.safetensors` is never worse than what one had. Whether it did: not without a score, and not for weights that are first
+    /// values in part. The next checkpoint remembers it.
+    ///
+    /// # Errors
+    /// `Checkpoint` when the disk refuses.
+    pub fn save_start(&mut self, folder: &Path, validation: Option<Validation>) -> Result<bool, Error> {
+        let found = validation.filter(|_| self.step == 0 && self.is_best(validation));
+        if let Some(found) = found {
+            self.network().write(&folder.join(BEST), self.step)?;
+            self.course.start = Some(found.score());
+        }
+        Ok(found.is_some())
+    }
+
     /// Writes a checkpoint that [`Trainer::resume`] goes on from; `validation` decides whether it is also the best so far, and what
     /// the schedule makes of it.
     ///
@@ -47,11 +64,14 @@ impl Trainer {
     /// # Errors
     /// `Checkpoint` when the disk refuses.
     pub fn save(&mut self, folder: &Path, validation: Option<Validation>) -> Result<(), Error> {
-        let is_best = validation.is_some_and(|found| self.course.observe(found.score()));
+        let is_best = self.is_best(validation);
+        if let Some(found) = validation {
+            self.course.observe(found.score());
+        }
         let exported = self.network();
         exported.write(&folder.join("last.safetensors"), self.step)?;
         if is_best {
-            exported.write(&folder.join("best.safetensors"), self.step)?;
+            exported.write(&folder.join(BEST), self.step)?;
         }
         if !self.module.adapters.is_empty() {
             let valid = self.module.valid();

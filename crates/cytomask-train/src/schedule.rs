@@ -17,7 +17,10 @@ const PLATEAU_THRESHOLD: f64 = 1e-4;
 /// What is remembered of the scores so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Course {
-    /// The best score so far.
+    /// The score of the weights the run began with, where they count.
+    #[serde(default)]
+    pub(crate) start: Option<f64>,
+    /// The best score since.
     pub(crate) best: Option<f64>,
     /// Validations since.
     pub(crate) since_best: u64,
@@ -27,10 +30,14 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    /// Takes a score in; whether it is the best so far.
-    pub(crate) fn observe(&mut self, score: f64) -> bool {
-        let better = self.best.is_none_or(|best| score > best);
-        if better {
+    /// Whether a score is the best of all, the start's included.
+    pub(crate) fn is_best(&self, score: f64) -> bool {
+        [self.start, self.best].into_iter().flatten().all(|earlier| score > earlier)
+    }
+
+    /// Takes a score in. The start has no part in what follows from it: a run that begins below its start may still rise.
+    pub(crate) fn observe(&mut self, score: f64) {
+        if self.best.is_none_or(|best| score > best) {
             self.best = Some(score);
             self.since_best = 0;
         } else {
@@ -46,7 +53,6 @@ impl Course {
                 self.plateau_falls += 1;
             }
         }
-        better
     }
 
     /// Whether the run has gone on for long enough without a better score.
@@ -110,5 +116,20 @@ mod tests {
             assert_eq!(course.is_over(&settings), over, "{score}");
         }
         assert!(!course.is_over(&TrainSettings::default()));
+    }
+
+    #[test]
+    fn the_start_counts_for_the_best_and_for_nothing_else() {
+        let settings = TrainSettings { patience: Some(2), ..settings(Decay::Plateau) };
+        let (mut without, mut with) = (Course::default(), Course { start: Some(0.35), ..Course::default() });
+        for (score, best, best_of_all) in
+            [(0.3, true, false), (0.2, false, false), (0.35, true, false), (0.4, true, true)]
+        {
+            assert_eq!((without.is_best(score), with.is_best(score)), (best, best_of_all), "{score}");
+            without.observe(score);
+            with.observe(score);
+            assert_eq!(without, Course { start: None, ..with.clone() });
+            assert!(!with.is_over(&settings));
+        }
     }
 }

@@ -24,6 +24,7 @@ use crate::parameters::{Count, FirstValues, Plan, Prepare, Recompute, count, nam
 use crate::schedule::Course;
 use crate::settings::{Objective, Part, Schedule, TrainSettings};
 use crate::step::{Losses, Wanted, losses};
+use crate::validation::Validation;
 use crate::{Error, ErrorKind};
 
 /// Threads that make batches ahead: one makes crops several times as fast as any network here trains on them.
@@ -82,6 +83,8 @@ pub struct Trainer {
     pub(crate) step: u64,
     pub(crate) course: Course,
     pub(crate) average: Option<Average>,
+    /// Whether the weights it begins with are a model that someone could keep.
+    pub(crate) begins_trained: bool,
 }
 
 impl Trainer {
@@ -101,6 +104,7 @@ impl Trainer {
         if training.is_empty() {
             return Err(Error::new(ErrorKind::Data, "no training images"));
         }
+        let new_decoder = settings.objective.maps() && matches!(network, BareNetwork::Sam(_, None));
         let network = Network::new(network, settings.objective.maps(), settings.input_side, settings.seed, device);
         let for_flows = settings.objective == Objective::Flows;
         if network.predicts_flows() != for_flows {
@@ -159,7 +163,16 @@ impl Trainer {
             step: 0,
             course,
             average,
+            begins_trained: !new_decoder,
         })
+    }
+
+    /// Says that the run begins with first values ([`Trainer::from_scratch`]): they are never the best model. Nor is a SAM whose instance
+    /// decoder is new.
+    #[must_use]
+    pub fn begins_untrained(mut self) -> Self {
+        self.begins_trained = false;
+        self
     }
 
     /// A network of the same form with first values instead of its weights: to train from scratch.
@@ -188,9 +201,20 @@ impl Trainer {
         self.course.is_over(&self.settings)
     }
 
-    /// Best validation score so far.
+    /// Best validation score of a checkpoint so far.
     pub fn best(&self) -> Option<f64> {
         self.course.best
+    }
+
+    /// Validation score of the model the run began with, where it was taken for a best one ([`Trainer::save_start`]).
+    pub fn start(&self) -> Option<f64> {
+        self.course.start
+    }
+
+    /// Whether weights that score so are the best so far: what [`Trainer::save`], or before the first step [`Trainer::save_start`], goes by.
+    pub fn is_best(&self, validation: Option<Validation>) -> bool {
+        let may_count = self.step > 0 || self.begins_trained;
+        validation.is_some_and(|found| may_count && self.course.is_best(found.score()))
     }
 
     /// How long the last step waited for its crops.

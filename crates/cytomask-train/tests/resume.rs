@@ -3,10 +3,12 @@
 use burn::tensor::Device;
 use cytomask_image::{Labels, Rgb};
 use cytomask_models::cytomask_t::{CYTOMASK_T, CytomaskT};
+use cytomask_models::sam::Sam;
 use cytomask_models::seeded::Seeded;
+use cytomask_models::tiny_vit::VIT_T;
 use cytomask_models::{BareNetwork, DeviceChoice};
 use cytomask_train::data::Sample;
-use cytomask_train::{ErrorKind, StepReport, TrainSettings, Trainer};
+use cytomask_train::{ErrorKind, Objective, StepReport, TrainSettings, Trainer, Validation};
 
 fn device() -> Device {
     DeviceChoice::Cpu.open().unwrap()
@@ -74,6 +76,51 @@ fn a_resumed_run_goes_on_as_the_unbroken_one() {
     assert!(error.kind() == ErrorKind::Checkpoint && error.to_string().contains("other settings"), "{error}");
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(trainer(&settings()).resume(empty.path()).err().unwrap().kind(), ErrorKind::Checkpoint);
+}
+
+#[test]
+fn the_first_model_is_the_best_until_a_checkpoint_beats_it() {
+    let scored = |apg| Some(Validation { apg: Some(apg), ..Validation::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let best = || std::fs::read(folder.path().join("best.safetensors")).ok();
+    let mut run = trainer(&settings());
+    assert!(!run.save_start(folder.path(), None).unwrap() && best().is_none());
+    assert!(run.save_start(folder.path(), scored(0.4)).unwrap());
+    let first = best();
+    run.step().unwrap();
+    run.save(folder.path(), scored(0.3)).unwrap();
+    assert!(first.is_some() && best() == first);
+    let mut resumed = trainer(&settings()).resume(folder.path()).unwrap();
+    assert_eq!((resumed.start(), resumed.best()), (Some(0.4), Some(0.3)));
+    resumed.step().unwrap();
+    resumed.save(folder.path(), scored(0.4)).unwrap();
+    assert!(best() == first, "the best of the checkpoints, but not better than the first model");
+    resumed.step().unwrap();
+    assert!(resumed.is_best(scored(0.41)));
+    resumed.save(folder.path(), scored(0.41)).unwrap();
+    assert!(best() != first);
+
+    // First values are nothing to keep, whatever they score.
+    let folder = tempfile::tempdir().unwrap();
+    let mut untrained = trainer(&settings()).begins_untrained();
+    assert!(!untrained.save_start(folder.path(), scored(0.4)).unwrap());
+    assert!(!folder.path().join("best.safetensors").exists() && untrained.start().is_none());
+    untrained.step().unwrap();
+    untrained.save(folder.path(), scored(0.1)).unwrap();
+    assert!(folder.path().join("best.safetensors").exists());
+}
+
+#[test]
+fn a_sam_with_a_new_decoder_is_not_the_best_model() {
+    let scored = Some(Validation { apg: Some(0.4), ..Validation::default() });
+    let begun = |objective| {
+        let sam = BareNetwork::Sam(Sam::tiny_vit(&VIT_T, &device()), None);
+        let settings = TrainSettings { objective, input_side: 64, ..settings() };
+        Trainer::new(Trainer::from_scratch(sam, 0), &device(), settings, vec![sample()], Vec::new()).unwrap()
+    };
+    assert!(!begun(Objective::Joint).is_best(scored));
+    // Without a decoder it is what it was.
+    assert!(begun(Objective::Promptable).is_best(scored));
 }
 
 #[test]

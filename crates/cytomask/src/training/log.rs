@@ -228,8 +228,8 @@ impl RunLog {
     ///
     /// # Errors
     /// `Setting` when log or page cannot be written, `Image` when they cannot be drawn.
-    pub fn validation(&mut self, step: u64, scores: Option<Validation>, total: u64) -> Result<(), Error> {
-        let line = json!({ "step": step, "validation": scores });
+    pub fn validation(&mut self, step: u64, scores: Option<Validation>, best: bool, total: u64) -> Result<(), Error> {
+        let line = json!({ "step": step, "validation": scores, "best": best });
         self.line(&line)?;
         self.validations.insert(step, line);
         if self.before.is_empty() && !self.seen.is_empty() {
@@ -279,21 +279,21 @@ impl RunLog {
             true => format!("Finished: {total} steps"),
             false => format!("Step {step} of {total}"),
         };
-        let mut best: Option<(u64, f64)> = None;
-        for (step, line) in &self.validations {
-            if let Some(found) = best_of(line).filter(|found| best.is_none_or(|(_, best)| *found > best)) {
-                best = Some((*step, found));
-            }
-        }
         let minutes = self.steps.values().filter_map(|line| line["seconds"].as_f64()).sum::<f64>() / 60.0;
         let mut text = format!("{minutes:.1} minutes of training.");
-        let first = self.validations.first_key_value().and_then(|(_, line)| best_of(line));
-        match (first, best) {
-            (Some(first), Some((best_step, best))) => {
-                text += &format!(" Validation score: {first:.3} before, {best:.3} at its best (step {best_step}).");
+        let mut scores = self.validations.iter().filter_map(|(step, line)| Some((*step, best_of(line)?)));
+        let Some((_, first)) = scores.next() else {
+            return (headline, text + " There are no validation images, so nothing says how good the model is.");
+        };
+        text += &format!(" Validation score: {first:.3} before");
+        let best = self.validations.iter().rev().find(|(_, line)| line["best"] == true);
+        text += &match best.and_then(|(step, line)| Some((*step, best_of(line)?))) {
+            Some((0, _)) if scores.next().is_some() => {
+                "; none since is better, so best.safetensors is the model before training.".to_owned()
             }
-            _ => text += " There are no validation images, so nothing says how good the model is.",
-        }
+            None | Some((0, _)) => ".".to_owned(),
+            Some((step, best)) => format!(", {best:.3} at its best (step {step})."),
+        };
         (headline, text)
     }
 
@@ -539,7 +539,9 @@ mod tests {
             see(&mut first, index, 0.1 * index as f64);
         }
         let scores = |apg| Some(Validation { apg: Some(apg), ais: Some(0.2), ..Validation::default() });
-        first.validation(0, scores(0.25), 10).unwrap();
+        first.validation(0, scores(0.25), true, 10).unwrap();
+        let page = |folder: &Path| std::fs::read_to_string(folder.join("report.html")).unwrap();
+        assert!(page(folder.path()).contains("Validation score: 0.250 before."));
         (1..=3).for_each(|at| step(&mut first, at));
         drop(first);
         // Killed after step 3; the last checkpoint is of step 2.
@@ -550,14 +552,21 @@ mod tests {
             see(&mut second, index, 0.5);
         }
         assert_eq!(second.seen.len(), 4);
-        second.validation(4, scores(0.5), 10).unwrap();
+        second.validation(4, scores(0.2), false, 10).unwrap();
+        assert!(
+            page(folder.path()).contains("0.250 before; none since is better, so best.safetensors is the model before")
+        );
+        for index in 0..6 {
+            see(&mut second, index, 0.5);
+        }
+        second.validation(4, scores(0.5), true, 10).unwrap();
         let status = second.status(10);
         assert_eq!(
             (status.loss, status.msa, status.images_per_second, status.seconds_left),
             (1.5, Some(0.5), 2.0, 12.0)
         );
         assert_eq!(status.to_string(), "loss 1.500, validation 0.500, 2.0 images/s, 12 s left");
-        let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+        let page = page(folder.path());
         for text in [
             "Step 4 of 10",
             "0.250 before, 0.500 at its best (step 4)",
