@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::html::{STYLE, escape, flattened, picture};
+use crate::html::{END, begun, entries, escape, figure, picture};
 use crate::plots::Plot;
 
 /// Rows of the table of images; more are in the log only.
@@ -72,14 +72,10 @@ pub struct TrainingRow {
 
 /// The page.
 pub fn render(page: &TrainingPage<'_>) -> String {
-    let mut out = String::with_capacity(1 << 16);
-    let title = escape(page.title);
+    let mut out = begun(page.title);
     let _ = write!(
         out,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <main>\n<h1>{title}</h1>\n<section class=\"recommendation open\">\n<p class=\"headline\">{}</p>\n<p>{}</p>\n</section>\n",
+        "<section class=\"recommendation open\">\n<p class=\"headline\">{}</p>\n<p>{}</p>\n</section>\n",
         escape(page.headline),
         escape(page.text)
     );
@@ -97,24 +93,13 @@ pub fn render(page: &TrainingPage<'_>) -> String {
     if page.plots.is_empty() {
         out.push_str("<p>None yet.</p>\n");
     }
-    for plot in page.plots {
-        let _ = writeln!(
-            out,
-            "<figure id=\"{}\">\n<h3>{}</h3>\n{}\n<figcaption>{}</figcaption>\n</figure>",
-            escape(&plot.id),
-            escape(&plot.title),
-            plot.svg,
-            escape(&plot.explanation)
-        );
-    }
+    page.plots.iter().for_each(|plot| figure(&mut out, plot));
     examples(&mut out, page.examples);
     crops(&mut out, page.crops);
     images(&mut out, page.rows);
-    out.push_str("<h2 id=\"settings\">Settings</h2>\n<dl>\n");
-    for (key, value) in flattened(page.settings) {
-        let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(&key), escape(&value));
-    }
-    out.push_str("</dl>\n</main>\n</body>\n</html>\n");
+    out.push_str("<h2 id=\"settings\">Settings</h2>\n");
+    entries(&mut out, page.settings);
+    out.push_str(END);
     out
 }
 

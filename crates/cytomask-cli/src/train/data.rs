@@ -168,14 +168,10 @@ impl DataArgs {
                 "image", "for", "size", "objects", "tiny", "side px"
             ))?;
             for row in &data.rows {
-                let purpose = match row.purpose {
-                    Some(Use::Training) => "training",
-                    Some(Use::Validation) => "validation",
-                    None => "not used",
-                };
                 print(&format!(
-                    "{:44} {purpose:10} {:>13} {:>8} {:>6} {:>8}",
+                    "{:44} {:10} {:>13} {:>8} {:>6} {:>8}",
                     row.image.display().to_string(),
+                    row.purpose_name(),
                     row.size.map_or_else(|| "–".to_owned(), |[h, w]| format!("{h} × {w}")),
                     row.objects,
                     row.tiny,

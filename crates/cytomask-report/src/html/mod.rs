@@ -2,7 +2,7 @@
 
 mod sections;
 
-pub(crate) use sections::flattened;
+pub(crate) use sections::entries;
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{Analysis, Comparison, Metric, Scores, panel, plots::Plot};
 
-pub(crate) const STYLE: &str = include_str!("style.css");
+const STYLE: &str = include_str!("style.css");
 
 /// Everything on the page.
 pub struct Page<'a> {
@@ -84,15 +84,7 @@ pub fn images_to_show(comparison: &Comparison, analysis: &Analysis) -> Vec<(usiz
 
 /// The page.
 pub fn render(page: &Page<'_>) -> String {
-    let mut out = String::with_capacity(1 << 16);
-    let title = escape(page.title);
-    let _ = write!(
-        out,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <main>\n<h1>{title}</h1>\n"
-    );
+    let mut out = begun(page.title);
     sections::recommendation(&mut out, page, "recommendation");
     sections::warnings(&mut out, page);
     sections::contents(&mut out, page);
@@ -106,8 +98,36 @@ pub fn render(page: &Page<'_>) -> String {
     sections::provenance(&mut out, page);
     out.push_str("<h2>In short</h2>\n");
     sections::recommendation(&mut out, page, "conclusion");
-    out.push_str("</main>\n</body>\n</html>\n");
+    out.push_str(END);
     out
+}
+
+/// A page up to its heading; it ends with [`END`].
+pub(crate) fn begun(title: &str) -> String {
+    let mut out = String::with_capacity(1 << 16);
+    let title = escape(title);
+    let _ = write!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <main>\n<h1>{title}</h1>\n"
+    );
+    out
+}
+
+/// What [`begun`] left open.
+pub(crate) const END: &str = "</main>\n</body>\n</html>\n";
+
+pub(crate) fn figure(out: &mut String, plot: &Plot) {
+    let _ = writeln!(
+        out,
+        "<figure id=\"{}\">\n<h3>{}</h3>\n{}\n<figcaption>{}</figcaption>\n</figure>",
+        escape(&plot.id),
+        escape(&plot.title),
+        plot.svg,
+        escape(&plot.explanation)
+    );
 }
 
 /// Text as it stands in HTML, attributes included.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{Page, counts, escape, picture};
+use super::{Page, counts, escape, figure, picture};
 use crate::matrix::Matrix;
 use crate::tables::p_text;
 use crate::{Certainty, Metric, label};
@@ -119,16 +119,6 @@ pub(super) fn methods(out: &mut String, page: &Page<'_>) {
 pub(super) fn plots(out: &mut String, page: &Page<'_>) {
     out.push_str("<h2 id=\"plots\">Plots</h2>\n");
     let (scatter, others): (Vec<_>, Vec<_>) = page.plots.iter().partition(|plot| plot.id.starts_with("scatter"));
-    let figure = |out: &mut String, plot: &crate::plots::Plot| {
-        let _ = writeln!(
-            out,
-            "<figure id=\"{}\">\n<h3>{}</h3>\n{}\n<figcaption>{}</figcaption>\n</figure>",
-            escape(&plot.id),
-            escape(&plot.title),
-            plot.svg,
-            escape(&plot.explanation)
-        );
-    };
     others.into_iter().for_each(|plot| figure(out, plot));
     if !scatter.is_empty() {
         out.push_str("<div class=\"side-by-side\">\n");
@@ -363,15 +353,21 @@ pub(super) fn provenance(out: &mut String, page: &Page<'_>) {
         }
         out.push_str("</tr>\n");
     }
-    out.push_str("</tbody></table></div>\n<dl>\n");
-    for (key, value) in flattened(page.provenance) {
+    out.push_str("</tbody></table></div>\n");
+    entries(out, page.provenance);
+}
+
+/// Every entry of an object as a term and its description.
+pub(crate) fn entries(out: &mut String, value: &Value) {
+    out.push_str("<dl>\n");
+    for (key, value) in flattened(value) {
         let _ = writeln!(out, "<dt>{}</dt><dd>{}</dd>", escape(&key), escape(&value));
     }
     out.push_str("</dl>\n");
 }
 
 /// `{"a": {"b": 1}}` as `a.b` = `1`.
-pub(crate) fn flattened(value: &Value) -> BTreeMap<String, String> {
+fn flattened(value: &Value) -> BTreeMap<String, String> {
     fn walk(value: &Value, name: &str, into: &mut BTreeMap<String, String>) {
         match value {
             Value::Object(fields) => {

@@ -70,6 +70,17 @@ pub struct DataRow {
     pub median_side: Option<f64>,
 }
 
+impl DataRow {
+    /// What it is for, in words.
+    pub fn purpose_name(&self) -> &'static str {
+        match self.purpose {
+            Some(Use::Training) => "training",
+            Some(Use::Validation) => "validation",
+            None => "not used",
+        }
+    }
+}
+
 /// Everything a run is made on.
 pub struct Dataset {
     /// Training images.
@@ -243,7 +254,7 @@ fn sizes_differ(pair: &Pair, image: [u32; 2], labels: [u32; 2]) -> Finding {
     let found = format!("{} × {} pixels, its image {} × {}", labels[0], labels[1], image[0], image[1]);
     let remedy = if labels == [image[1], image[0]] {
         "height and width are exchanged: save the labels again in the image's order of axes".to_owned()
-    } else if image[0] * labels[1] == image[1] * labels[0] {
+    } else if u64::from(image[0]) * u64::from(labels[1]) == u64::from(image[1]) * u64::from(labels[0]) {
         "resize the labels to the image without interpolation (nearest), or give the image they were drawn on"
             .to_owned()
     } else {

@@ -17,7 +17,7 @@ use cytomask_train::data::Crop;
 use cytomask_train::{ValidatedImage, Validation};
 use serde_json::{Value, json};
 
-use super::{DataRow, Dataset, Use};
+use super::{DataRow, Dataset};
 use crate::{Error, ErrorKind};
 
 /// Validation images shown on the page.
@@ -416,15 +416,10 @@ fn file_name(path: &Path) -> String {
 }
 
 fn row(row: &DataRow) -> TrainingRow {
-    let purpose = match row.purpose {
-        Some(Use::Training) => "training",
-        Some(Use::Validation) => "validation",
-        None => "not used",
-    };
     TrainingRow {
         name: file_name(&row.image),
         group: row.group.clone(),
-        purpose: purpose.to_owned(),
+        purpose: row.purpose_name().to_owned(),
         size: row.size,
         objects: row.objects,
         tiny: row.tiny,
@@ -486,6 +481,7 @@ mod tests {
     use cytomask_image::Rgb;
     use cytomask_train::data::{Sample, Store};
 
+    use super::super::Use;
     use super::*;
 
     fn data() -> Dataset {
