@@ -264,10 +264,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::testing::wave;
 
     #[test]
     fn rounding_is_to_nearest_even() {

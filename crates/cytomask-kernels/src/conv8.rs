@@ -277,10 +277,7 @@ fn pad(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::testing::wave;
 
     /// The definition in `f64`: inputs and weights rounded to what their bytes stand for, then the plain convolution.
     fn slow(x: &[f32], shape: &Conv2dShape, weight: &[f32], bias: &[f32]) -> Vec<f64> {

@@ -574,10 +574,7 @@ for_each_level! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::testing::wave;
 
     /// Softmax of `logits`, in `f64`.
     fn softmax(logits: &[f64]) -> Vec<f64> {

@@ -297,10 +297,7 @@ for_each_level! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::testing::wave;
 
     #[test]
     fn linear_equals_the_obvious_loops() {

@@ -280,10 +280,7 @@ fn multiply8_with(dots: Dots, x: &[f32], packed: &Packed8, around: &Around<'_>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::testing::wave;
 
     /// The definition, written without looking at the loops: quantise in `f64`, multiply, scale.
     fn slow(x: &[f32], weight: &[f32], bias: &[f32], k: usize) -> Vec<f64> {

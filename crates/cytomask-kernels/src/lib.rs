@@ -28,6 +28,8 @@ mod map_attention;
 mod masks;
 mod norm;
 mod pointwise;
+#[cfg(test)]
+mod testing;
 mod tile;
 mod upsample;
 mod winograd;

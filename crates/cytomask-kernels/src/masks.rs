@@ -146,10 +146,7 @@ fn place(logits: &[f32], first: usize, [h, w]: [usize; 2], masks: usize, out: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::testing::wave;
 
     fn gelu_slow(x: f64) -> f64 {
         let mut value = [x as f32];

@@ -450,10 +450,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::testing::wave;
 
     /// Every number of rows and edge of columns, packed and scattered, against the obvious loops.
     #[test]

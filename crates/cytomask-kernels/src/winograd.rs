@@ -161,6 +161,12 @@ fn outputs_from_points<const FUSED: bool>(m: [&Lanes; SIDE]) -> [Lanes; TILE] {
     out
 }
 
+/// Column `x` of the six rows that `at` finds one after the other.
+#[inline(always)]
+fn column_at<'a>(at: impl Fn(usize) -> &'a Lanes, x: usize) -> [&'a Lanes; SIDE] {
+    [at(x), at(SIDE + x), at(2 * SIDE + x), at(3 * SIDE + x), at(4 * SIDE + x), at(5 * SIDE + x)]
+}
+
 /// Line `y` of six columns.
 #[inline(always)]
 fn column_values<const N: usize>(columns: &[[Lanes; N]; SIDE], y: usize) -> [&Lanes; SIDE] {
@@ -180,14 +186,7 @@ fn transform_inputs_body<const FUSED: bool>(
     for group in 0..width / LANES {
         let at = |index: usize| &lines[index].as_chunks::<LANES>().0[group];
         for (x, column) in columns.iter_mut().enumerate() {
-            *column = inputs_at_points::<FUSED>([
-                at(x),
-                at(SIDE + x),
-                at(2 * SIDE + x),
-                at(3 * SIDE + x),
-                at(4 * SIDE + x),
-                at(5 * SIDE + x),
-            ]);
+            *column = inputs_at_points::<FUSED>(column_at(at, x));
         }
         for y in 0..SIDE {
             let row = inputs_at_points::<FUSED>(column_values(columns, y));
@@ -218,14 +217,7 @@ fn transform_outputs_body<const FUSED: bool>(
     let zeros = [0.0; LANES];
     let at = |index: usize| sums[index * plane..].first_chunk::<LANES>().unwrap_or(&zeros);
     for (x, column) in columns.iter_mut().enumerate() {
-        *column = outputs_from_points::<FUSED>([
-            at(x),
-            at(SIDE + x),
-            at(2 * SIDE + x),
-            at(3 * SIDE + x),
-            at(4 * SIDE + x),
-            at(5 * SIDE + x),
-        ]);
+        *column = outputs_from_points::<FUSED>(column_at(at, x));
     }
     for (y, out) in out.iter_mut().enumerate() {
         *out = outputs_from_points::<FUSED>(column_values(columns, y));
@@ -453,11 +445,7 @@ fn write(outputs: &[[f32; TILES * TILE]; TILE], run: Run, [rows, width]: [usize;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv2d;
-
-    fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
+    use crate::{conv2d, testing::wave};
 
     fn check(shape: &Conv2dShape, activation: Activation) {
         let Conv2dShape { n, c_in, size: [h, w], c_out, .. } = *shape;

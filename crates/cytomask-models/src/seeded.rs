@@ -7,7 +7,34 @@ use burn::module::Module;
 
 use crate::{
     error::Error,
-    loading::{TensorSource, state_shapes},
+    loading::{TensorSource, load_into, state_shapes},
+    sam::{MaskDecoderConfig, PromptEncoderConfig, SamConfig, VitConfig},
+};
+
+/// The small network of the golden files: `parity/sam.py` and `parity/training.py` build the same.
+pub const SMALL_SAM: SamConfig = SamConfig {
+    encoder: VitConfig {
+        trained_side: 160,
+        patch_size: 16,
+        embed_dim: 32,
+        depth: 3,
+        heads: 2,
+        mlp_ratio: 4,
+        window: 4,
+        global_blocks: &[1],
+        out_channels: 32,
+    },
+    prompt_encoder: PromptEncoderConfig { channels: 32, mask_channels: 16 },
+    mask_decoder: MaskDecoderConfig {
+        channels: 32,
+        depth: 2,
+        heads: 4,
+        mlp_channels: 64,
+        attention_downsample: 2,
+        multimask_outputs: 3,
+        iou_head_channels: 24,
+        iou_head_depth: 3,
+    },
 };
 
 /// Names whose values lie in ±0.5: tables and tokens, where a scale by fan-in would make them vanish.
@@ -57,6 +84,15 @@ fn scale(key: &str, shape: &[usize]) -> (f64, f64) {
     } else {
         (0.0, 0.1)
     }
+}
+
+/// A module with seeded values, named as in a checkpoint of it alone.
+///
+/// # Errors
+/// `Shape` and others of [`load_into`], which say that a module's names and shapes do not agree with each other.
+pub fn filled<M: Module>(module: M) -> Result<M, Error> {
+    let source = Seeded::of(&module, "");
+    Ok(load_into(module, &source, "")?.module)
 }
 
 /// A checkpoint of seeded tensors for every parameter of a module.

@@ -4,40 +4,15 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_models::DeviceChoice;
 use cytomask_models::cytomask_t::{CYTOMASK_T, InstanceDecoder};
-use cytomask_models::loading::{load_into, values};
-use cytomask_models::sam::{MaskDecoderConfig, PromptEncoderConfig, Sam, SamConfig, VitConfig};
-use cytomask_models::seeded::{Seeded, seeded};
+use cytomask_models::loading::values;
+use cytomask_models::sam::Sam;
+use cytomask_models::seeded::{SMALL_SAM, filled, seeded};
 use cytomask_models::tiny_vit::{TinyVit, VIT_T};
 use cytomask_models::unetr::{UNETR_MICRO_SAM, Unetr, UnetrConfig};
 use cytomask_segment::{BoxPrompt, PointPrompt, Prompt};
 
 /// Two devices sum in other orders.
 const TOLERANCE: f32 = 1e-3;
-
-const TINY: SamConfig = SamConfig {
-    encoder: VitConfig {
-        trained_side: 160,
-        patch_size: 16,
-        embed_dim: 32,
-        depth: 3,
-        heads: 2,
-        mlp_ratio: 4,
-        window: 4,
-        global_blocks: &[1],
-        out_channels: 32,
-    },
-    prompt_encoder: PromptEncoderConfig { channels: 32, mask_channels: 16 },
-    mask_decoder: MaskDecoderConfig {
-        channels: 32,
-        depth: 2,
-        heads: 4,
-        mlp_channels: 64,
-        attention_downsample: 2,
-        multimask_outputs: 3,
-        iou_head_channels: 32,
-        iou_head_depth: 3,
-    },
-};
 
 fn image(side: usize, device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(seeded("input/image", &[3 * side * side]), [1, 3, side, side]), device)
@@ -59,9 +34,7 @@ fn agree(what: &str, run: impl Fn(&Device) -> Vec<f32>) {
 #[ignore = "needs a Vulkan driver; run by bench/wgpu.sh"]
 fn sam_on_wgpu_equals_sam_on_the_cpu() {
     agree("SAM: masks and IoU of a point with a box", |device| {
-        let sam = Sam::vit(&TINY, device);
-        let source = Seeded::of(&sam, "");
-        let sam = load_into(sam, &source, "").unwrap().module;
+        let sam = filled(Sam::vit(&SMALL_SAM, device)).unwrap();
         let embedding = sam.image_encoder.forward(image(160, device)).unwrap();
         let prompt = Prompt {
             points: vec![PointPrompt { y: 70.0, x: 60.0, positive: true }],
@@ -78,19 +51,13 @@ fn sam_on_wgpu_equals_sam_on_the_cpu() {
 fn decoders_and_tiny_vit_on_wgpu_equal_those_on_the_cpu() {
     let unetr = UnetrConfig { embed_channels: 8, features: [32, 16, 8, 4], ..UNETR_MICRO_SAM };
     agree("UNETR: maps", |device| {
-        let decoder = Unetr::new(&unetr, device);
-        let source = Seeded::of(&decoder, "");
-        let decoder = load_into(decoder, &source, "").unwrap().module;
+        let decoder = filled(Unetr::new(&unetr, device)).unwrap();
         let embedding = TensorData::new(seeded("input/embedding", &[8 * 4 * 6]), [1, 8, 4, 6]);
         values(decoder.forward(Tensor::from_data(embedding, device)).unwrap())
     });
     agree("TinyViT and the slim decoder: map logits", |device| {
-        let encoder = TinyVit::new(&VIT_T, device);
-        let source = Seeded::of(&encoder, "");
-        let encoder = load_into(encoder, &source, "").unwrap().module;
-        let decoder = InstanceDecoder::new(&CYTOMASK_T, device);
-        let source = Seeded::of(&decoder, "");
-        let decoder = load_into(decoder, &source, "").unwrap().module;
+        let encoder = filled(TinyVit::new(&VIT_T, device)).unwrap();
+        let decoder = filled(InstanceDecoder::new(&CYTOMASK_T, device)).unwrap();
         let input = image(64, device);
         let taps = encoder.forward_with_taps(input.clone()).unwrap();
         values(decoder.forward(&taps, input).map_logits)

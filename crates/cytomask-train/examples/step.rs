@@ -15,9 +15,8 @@ use burn::{
 use cytomask_models::{
     cytomask_t::{CYTOMASK_T, CytomaskT},
     layers::resize_bilinear,
-    loading::load_into,
     sam::{ImageEncoder, VIT_B},
-    seeded::{Seeded, seeded},
+    seeded::{filled, seeded},
     tiny_vit::TinyVitTaps,
     unetr::{UNETR_MICRO_SAM, Unetr},
 };
@@ -59,12 +58,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Forward and back through SAM's ViT-B and µSAM's instance decoder, one image.
 fn sam(side: usize) -> Result<(), Box<dyn std::error::Error>> {
     let device = Device::flex();
-    let encoder = ImageEncoder::new(&VIT_B.encoder, &device);
-    let source = Seeded::of(&encoder, "");
-    let encoder = load_into(encoder, &source, "")?.module.train();
-    let decoder = Unetr::new(&UNETR_MICRO_SAM, &device);
-    let source = Seeded::of(&decoder, "");
-    let decoder = load_into(decoder, &source, "")?.module.train();
+    let encoder = filled(ImageEncoder::new(&VIT_B.encoder, &device))?.train();
+    let decoder = filled(Unetr::new(&UNETR_MICRO_SAM, &device))?.train();
     let shape = [1, 3, side, side];
     let images =
         || Tensor::<4>::from_data(TensorData::new(seeded("images", &shape), shape), &device.clone().autodiff());
@@ -96,9 +91,7 @@ struct Bench {
 impl Bench {
     fn new(crops: usize, side: usize, prompts: usize) -> Result<Self, cytomask_models::Error> {
         let device = Device::flex().autodiff();
-        let network = CytomaskT::new(&CYTOMASK_T, &Device::flex());
-        let source = Seeded::of(&network, "");
-        let network = load_into(network, &source, "")?.module.train();
+        let network = filled(CytomaskT::new(&CYTOMASK_T, &Device::flex()))?.train();
         let prompts = (0..prompts)
             .map(|index| {
                 let at = (index * side / (prompts + 1)) as f32;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use cytomask_image::{Labels, Rgb};
 use cytomask_models::loading::load_into;
-use cytomask_models::sam::{MaskDecoderConfig, PromptEncoderConfig, Sam, SamConfig, VitConfig};
-use cytomask_models::seeded::{Seeded, seeded};
+use cytomask_models::sam::Sam;
+use cytomask_models::seeded::{SMALL_SAM, Seeded, filled, seeded};
 use cytomask_models::unetr::{UNETR_MICRO_SAM, Unetr, UnetrConfig};
 use cytomask_models::{BareNetwork, DeviceChoice, Model};
 use cytomask_segment::{PointPrompt, Prompt};
@@ -45,33 +45,7 @@ fn thin(values: &[f32], most: usize) -> Vec<f32> {
 }
 
 fn small_sam() -> Sam {
-    let config = SamConfig {
-        encoder: VitConfig {
-            trained_side: 160,
-            patch_size: 16,
-            embed_dim: 32,
-            depth: 3,
-            heads: 2,
-            mlp_ratio: 4,
-            window: 4,
-            global_blocks: &[1],
-            out_channels: 32,
-        },
-        prompt_encoder: PromptEncoderConfig { channels: 32, mask_channels: 16 },
-        mask_decoder: MaskDecoderConfig {
-            channels: 32,
-            depth: 2,
-            heads: 4,
-            mlp_channels: 64,
-            attention_downsample: 2,
-            multimask_outputs: 3,
-            iou_head_channels: 24,
-            iou_head_depth: 3,
-        },
-    };
-    let sam = Sam::vit(&config, &device());
-    let source = Seeded::of(&sam, "");
-    load_into(sam, &source, "").unwrap().module
+    filled(Sam::vit(&SMALL_SAM, &device())).unwrap()
 }
 
 fn network() -> BareNetwork {

@@ -146,7 +146,7 @@ pub fn attention_gradients([q, k, v]: [&[f32]; 3], dy: &[f32], shape: &Attention
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backward::testing::{assert_close, wave};
+    use crate::testing::{assert_close, wave};
 
     #[test]
     fn gradients_equal_their_definition() {

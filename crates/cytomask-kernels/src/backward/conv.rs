@@ -209,7 +209,7 @@ pub fn map_sums(values: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backward::testing::{assert_close, wave};
+    use crate::testing::{assert_close, wave};
 
     /// Both gradients from the definition, tap by tap.
     fn slow(x: &[f32], dy: &[f32], weight: &[f32], shape: &Conv2dShape) -> [Vec<f64>; 2] {

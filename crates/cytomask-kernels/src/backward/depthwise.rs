@@ -85,11 +85,9 @@ for_each_level! {
 mod tests {
     use super::*;
     use crate::{
-        backward::{
-            conv2d_input_gradient, conv2d_weight_gradient,
-            testing::{assert_close, wave},
-        },
+        backward::{conv2d_input_gradient, conv2d_weight_gradient},
         conv2d,
+        testing::{assert_close, wave},
     };
 
     /// Each channel is a convolution of one channel.

@@ -279,7 +279,7 @@ impl Turned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{QkvOrder, backward::testing::wave, map_attention};
+    use crate::{QkvOrder, map_attention, testing::wave};
 
     /// `Σ dy · map_attention` by finite differences at some places of one of its inputs.
     fn assert_slopes(values: &[f32], gradient: &[f32], dy: &[f32], run: &dyn Fn(&[f32]) -> Vec<f32>, what: &str) {

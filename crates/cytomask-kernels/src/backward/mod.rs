@@ -22,21 +22,3 @@ pub use norm::{batch_norm_gradients, instance_norm_gradient, layer_norm_gradient
 pub use pointwise::{gelu_gradient, relu_gradient};
 pub use product::{column_sums, linear_input_gradient, linear_weight_gradient};
 pub use resize::upsample2_gradient;
-
-#[cfg(test)]
-mod testing {
-    /// Values in ±1 that do not repeat soon.
-    pub(super) fn wave(seed: usize, count: usize) -> Vec<f32> {
-        (0..count).map(|index| ((index * 37 + seed * 101) % 97) as f32 / 48.0 - 1.0).collect()
-    }
-
-    /// Equal within 2e-5 of the largest value.
-    pub(super) fn assert_close(found: &[f32], expected: &[f64], what: &str) {
-        assert_eq!(found.len(), expected.len(), "{what}");
-        let most = expected.iter().fold(1.0_f64, |most, value| most.max(value.abs()));
-        for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-            let error = (f64::from(*found) - expected).abs();
-            assert!(error < 2e-5 * most, "{what} at {index}: {found}, expected {expected}");
-        }
-    }
-}

@@ -190,9 +190,8 @@ pub fn batch_norm_gradients(x: &[f32], dy: &[f32], pixels: usize, weight: &[f32]
 mod tests {
     use super::*;
     use crate::{
-        Activation,
-        backward::testing::{assert_close, wave},
-        batch_norm, instance_norm, layer_norm,
+        Activation, batch_norm, instance_norm, layer_norm,
+        testing::{assert_close, wave},
     };
 
     /// `Σ dy · f(values)` by finite differences at every value.

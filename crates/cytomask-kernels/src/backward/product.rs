@@ -146,7 +146,7 @@ for_each_level! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backward::testing::{assert_close, wave};
+    use crate::testing::{assert_close, wave};
 
     #[test]
     fn linear_gradients_equal_the_obvious_loops() {

@@ -64,7 +64,7 @@ for_each_level! {
 mod tests {
     use super::*;
     use crate::{
-        backward::testing::{assert_close, wave},
+        testing::{assert_close, wave},
         upsample2,
     };
 

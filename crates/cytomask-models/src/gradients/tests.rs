@@ -10,9 +10,9 @@ use super::{by_framework, takes};
 use crate::{
     cytomask_t::{CYTOMASK_T, CytomaskT, CytomaskTConfig},
     layers::{self, Activation, MapAttention, Positions, QkvOrder},
-    loading::{load_into, values},
-    sam::{ImageEncoder, VitConfig},
-    seeded::{Seeded, seeded},
+    loading::values,
+    sam::ImageEncoder,
+    seeded::{SMALL_SAM, filled, seeded},
     tiny_vit::TinyVitConfig,
     unetr::{UNETR_MICRO_SAM, Unetr, UnetrConfig, UpsamplerKind},
 };
@@ -209,9 +209,7 @@ fn the_whole_of_cytomask_t_agrees() {
         refiner_channels: 8,
         refiner_hidden: 16,
     };
-    let network = CytomaskT::new(&config, &Device::flex());
-    let source = Seeded::of(&network, "");
-    let network = load_into(network, &source, "").unwrap().module.train();
+    let network = filled(CytomaskT::new(&config, &Device::flex())).unwrap().train();
     let prompts: Vec<Prompt> = (0..3)
         .map(|index| {
             let mut prompt = Prompt::point(10.0 + index as f32, 30.0);
@@ -241,28 +239,13 @@ fn the_whole_of_cytomask_t_agrees() {
 
 #[test]
 fn sam_and_its_instance_decoder_agree() {
-    let config = VitConfig {
-        trained_side: 160,
-        patch_size: 16,
-        embed_dim: 32,
-        depth: 3,
-        heads: 2,
-        mlp_ratio: 4,
-        window: 4,
-        global_blocks: &[1],
-        out_channels: 32,
-    };
-    let encoder = ImageEncoder::new(&config, &Device::flex());
-    let source = Seeded::of(&encoder, "");
-    let encoder = load_into(encoder, &source, "").unwrap().module.train();
+    let encoder = filled(ImageEncoder::new(&SMALL_SAM.encoder, &Device::flex())).unwrap().train();
     assert_network_agrees(&encoder, |encoder| {
         weighed("embedding", encoder.forward(made_up("images", [2, 3, 96, 160])).unwrap())
     });
     for upsampler in [UpsamplerKind::Bilinear, UpsamplerKind::Transposed] {
         let config = UnetrConfig { embed_channels: 32, features: [32, 16, 8, 4], upsampler, ..UNETR_MICRO_SAM };
-        let decoder = Unetr::new(&config, &Device::flex());
-        let source = Seeded::of(&decoder, "");
-        let decoder = load_into(decoder, &source, "").unwrap().module.train();
+        let decoder = filled(Unetr::new(&config, &Device::flex())).unwrap().train();
         assert_network_agrees(&decoder, |decoder| {
             weighed("maps", decoder.forward(made_up("embedding", [2, 32, 6, 10])).unwrap())
         });

@@ -12,44 +12,17 @@ use crate::{
     golden::{Golden, TOLERANCE, network_input},
     layers::{join_windows, partition_windows, relative_attention, relative_attention_by_channels},
     loading::{load_into, values},
-    seeded::{Seeded, seeded},
+    seeded::{SMALL_SAM, Seeded, filled, seeded},
 };
 
-const SIDE: usize = 160;
-
-const SMALL: SamConfig = SamConfig {
-    encoder: VitConfig {
-        trained_side: SIDE,
-        patch_size: 16,
-        embed_dim: 32,
-        depth: 3,
-        heads: 2,
-        mlp_ratio: 4,
-        window: 4,
-        global_blocks: &[1],
-        out_channels: 32,
-    },
-    prompt_encoder: PromptEncoderConfig { channels: 32, mask_channels: 16 },
-    mask_decoder: MaskDecoderConfig {
-        channels: 32,
-        depth: 2,
-        heads: 4,
-        mlp_channels: 64,
-        attention_downsample: 2,
-        multimask_outputs: 3,
-        iou_head_channels: 24,
-        iou_head_depth: 3,
-    },
-};
+const SIDE: usize = SMALL_SAM.encoder.trained_side;
 
 fn device() -> Device {
     DeviceChoice::Cpu.open().unwrap()
 }
 
 fn small() -> Sam {
-    let sam = Sam::vit(&SMALL, &device());
-    let source = Seeded::of(&sam, "");
-    load_into(sam, &source, "").unwrap().module
+    filled(Sam::vit(&SMALL_SAM, &device())).unwrap()
 }
 
 fn tensor<const D: usize>(key: &str, shape: [usize; D]) -> Tensor<D> {
