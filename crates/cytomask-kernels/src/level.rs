@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 /// An instruction set the loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What the compiler may assume everywhere: SSE2 on x86-64, NEON on ARM.
+    /// Plain loops, for what the compiler may assume everywhere: SSE2 on x86-64, NEON on ARM.
     Portable,
+    /// NEON, which every 64-bit ARM has: products in registers, everything else as [`Level::Portable`].
+    Neon,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
@@ -14,38 +16,48 @@ pub enum Level {
 }
 
 impl Level {
-    /// The best one this machine has. The variable `CYTOMASK_SIMD` (`portable`, `avx2`, `avx512`) lowers it, for comparisons.
+    /// The best one this machine has. The variable `CYTOMASK_SIMD` (`portable`, `neon`, `avx2`, `avx512`) lowers it, for
+    /// comparisons.
     pub fn best() -> Self {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| {
             let wanted = match std::env::var("CYTOMASK_SIMD").as_deref() {
                 Ok("portable") => Self::Portable,
+                Ok("neon") => Self::Neon,
                 Ok("avx2") => Self::Avx2,
                 _ => Self::Avx512,
             };
-            Self::found().min(wanted)
+            Self::all().filter(|&level| level <= wanted).max().unwrap_or(Self::Portable)
         })
     }
 
     /// All that this machine has, worst first.
     pub fn all() -> impl Iterator<Item = Self> {
-        let found = Self::found();
-        [Self::Portable, Self::Avx2, Self::Avx512].into_iter().filter(move |&level| level <= found)
+        [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512].into_iter().filter(|level| level.found())
     }
 
-    fn found() -> Self {
+    fn found(self) -> bool {
+        if self == Self::Portable {
+            return true;
+        }
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
             let avx2 = has!("avx2") && has!("fma");
-            if avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-                return Self::Avx512;
-            }
-            if avx2 {
-                return Self::Avx2;
+            match self {
+                Self::Portable | Self::Neon => false,
+                Self::Avx2 => avx2,
+                Self::Avx512 => avx2 && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl"),
             }
         }
-        Self::Portable
+        #[cfg(target_arch = "aarch64")]
+        {
+            self == Self::Neon && std::arch::is_aarch64_feature_detected!("neon")
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            false
+        }
     }
 }
 
@@ -89,7 +101,7 @@ macro_rules! for_each_level {
                     #[expect(unsafe_code, reason = "a level above Portable only comes from Level::found")]
                     // SAFETY: the machine has these instructions.
                     $crate::Level::Avx2 => return unsafe { avx2($($argument),*) },
-                    $crate::Level::Portable => {}
+                    $crate::Level::Portable | $crate::Level::Neon => {}
                 }
             }
             let _ = level;

@@ -3,14 +3,15 @@
 //!
 //! A caller hands in slices and sizes and gets a slice back; nothing here knows tensors, models or threads' numbers (work is
 //! spread over rayon's pool). Every function has its slow obvious twin in its tests. The instruction set is chosen once, at run
-//! time ([`Level::best`]): AVX-512, AVX2 with FMA, or whatever the compiler makes of plain loops (NEON on ARM). Results of the
+//! time ([`Level::best`]): AVX-512, AVX2 with FMA, NEON, or whatever the compiler makes of plain loops. Results of the
 //! levels differ by rounding only; on one machine they do not depend on the number of threads.
 //!
 //! Products also come in bf16 (`bf16.rs`), products and convolutions in 8 bits (`int8.rs`, `conv8.rs`): exact integer sums of
 //! rounded inputs and weights.
 //!
-//! All `unsafe` of the project is in `tile.rs`, `bf16.rs`, `int8_tile.rs`, `int8_strip.rs` and `winograd_lanes.rs` (loads and stores through pointers, bounds
-//! checked before each call) and in the one-line calls of functions compiled for an instruction set after it was found.
+//! All `unsafe` of the project is in `tile.rs`, `tile/registers.rs`, `bf16.rs`, `int8_tile.rs`, `int8_strip.rs` and `winograd_lanes.rs`
+//! (loads and stores through pointers, bounds checked before each call) and in the one-line calls of functions compiled for an
+//! instruction set after it was found.
 
 mod attention;
 pub mod backward;

@@ -3,7 +3,10 @@
 //! `C = start + A · B` with `A` and `C` row-major. For each `k` the strip of `B` lies together in memory; where, [`Strip`] says: in a
 //! packed panel, or anywhere (which makes a convolution a product without copying its input nine times). The sums start from
 //! what `C` holds or from a bias ([`Start`]). With AVX-512 8 × 48, 12 × 32 or 6 × 64 sums stay in 24 registers, with AVX2 4 × 24 or
-//! 6 × 16 in 12.
+//! 6 × 16 in 12, with NEON 8 × 8 in 16 (`registers.rs`).
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod registers;
 
 use crate::Level;
 
@@ -99,7 +102,7 @@ pub(crate) fn accumulate(
     if let Start::Row(values) = start {
         assert!(values.len() >= columns, "a start for each column");
     }
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
         let width = strip.width();
         let (b, step, offsets) = match strip {
@@ -114,15 +117,21 @@ pub(crate) fn accumulate(
         };
         let a = a.as_ptr();
         let operands =
-            x86::Operands { k, a, a_stride, b, step, offsets, width, start, start_stride, c, c_stride, columns };
+            registers::Operands { k, a, a_stride, b, step, offsets, width, start, start_stride, c, c_stride, columns };
         match level {
+            #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "loads and stores of registers")]
             // SAFETY: the level was found on this machine; the lengths were checked above.
-            Level::Avx512 => return unsafe { x86::avx512(rows, operands) },
+            Level::Avx512 => return unsafe { registers::x86::avx512(rows, operands) },
+            #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "loads and stores of registers")]
             // SAFETY: as above.
-            Level::Avx2 => return unsafe { x86::avx2(rows, operands) },
-            Level::Portable => {}
+            Level::Avx2 => return unsafe { registers::x86::avx2(rows, operands) },
+            #[cfg(target_arch = "aarch64")]
+            #[expect(unsafe_code, reason = "loads and stores of registers")]
+            // SAFETY: as above.
+            Level::Neon => return unsafe { registers::neon::neon(rows, operands) },
+            _ => {}
         }
     }
     let _ = level;
@@ -152,7 +161,7 @@ pub(crate) fn transpose(
             #[expect(unsafe_code, reason = "loads and stores of registers")]
             // SAFETY: the level was found on this machine; the lengths were checked above, and these sixteen lie within them.
             unsafe {
-                x86::transpose16(from.as_ptr(), from_stride, to.as_mut_ptr(), to_stride);
+                registers::x86::transpose16(from.as_ptr(), from_stride, to.as_mut_ptr(), to_stride);
             }
         }
     }
@@ -216,233 +225,6 @@ fn portable_rows<const ROWS: usize>(
     for (row, sums) in sums.iter().enumerate() {
         for (c, sum) in c[row * c_stride..][..kept].iter_mut().zip(sums) {
             *c += sum;
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "vector loads and stores through pointers; the one caller checks all lengths")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    #[derive(Clone, Copy)]
-    pub(super) struct Operands {
-        pub(super) k: usize,
-        pub(super) a: *const f32,
-        pub(super) a_stride: usize,
-        pub(super) b: *const f32,
-        /// From one strip to the next.
-        pub(super) step: usize,
-        /// Null where strips are `step` apart.
-        pub(super) offsets: *const usize,
-        pub(super) width: usize,
-        pub(super) start: *const f32,
-        /// 0: the same row for all.
-        pub(super) start_stride: usize,
-        pub(super) c: *mut f32,
-        pub(super) c_stride: usize,
-        pub(super) columns: usize,
-    }
-
-    impl Operands {
-        /// The same product from a later row.
-        unsafe fn below(self, rows: usize) -> Self {
-            // SAFETY: the caller has that many rows.
-            unsafe {
-                Self {
-                    a: self.a.add(rows * self.a_stride),
-                    start: self.start.add(rows * self.start_stride),
-                    c: self.c.add(rows * self.c_stride),
-                    ..self
-                }
-            }
-        }
-
-        /// The same product from a later column.
-        unsafe fn right(self, columns: usize, width: usize) -> Self {
-            // SAFETY: the caller has that many columns.
-            unsafe {
-                Self {
-                    b: self.b.add(columns),
-                    start: self.start.add(columns),
-                    c: self.c.add(columns),
-                    columns: (self.columns - columns).min(width),
-                    ..self
-                }
-            }
-        }
-
-        /// The strip of one `k`.
-        #[inline(always)]
-        unsafe fn strip<const SCATTERED: bool>(&self, at: usize) -> *const f32 {
-            // SAFETY: the caller checked that all strips lie within their slice.
-            unsafe { if SCATTERED { self.b.add(*self.offsets.add(at)) } else { self.b.add(at * self.step) } }
-        }
-    }
-
-    /// Sixteen rows of sixteen values, transposed: pairs, then fours within each quarter of a register, then the quarters.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn transpose16(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller has sixteen rows of sixteen values on both sides.
-        let r: [__m512; 16] = std::array::from_fn(|row| unsafe { _mm512_loadu_ps(from.add(row * from_stride)) });
-        let pairs: [__m512; 16] = std::array::from_fn(|index| {
-            let (a, b) = (r[index & !1], r[index | 1]);
-            if index & 1 == 0 { _mm512_unpacklo_ps(a, b) } else { _mm512_unpackhi_ps(a, b) }
-        });
-        // fours[4 g + i]: columns i, i + 4, i + 8, i + 12 of rows 4 g..4 g + 4.
-        let fours: [__m512; 16] = std::array::from_fn(|index| {
-            let (group, column) = (index & !3, index & 3);
-            let high = column >> 1;
-            let a = _mm512_castps_pd(pairs[group + high]);
-            let b = _mm512_castps_pd(pairs[group + 2 + high]);
-            let joined = if column & 1 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) };
-            _mm512_castpd_ps(joined)
-        });
-        for column in 0..4 {
-            let (a, b, c, d) = (fours[column], fours[4 + column], fours[8 + column], fours[12 + column]);
-            let even = [_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d)];
-            let odd = [_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d)];
-            let lines = [
-                _mm512_shuffle_f32x4::<0x88>(even[0], even[1]),
-                _mm512_shuffle_f32x4::<0x88>(odd[0], odd[1]),
-                _mm512_shuffle_f32x4::<0xdd>(even[0], even[1]),
-                _mm512_shuffle_f32x4::<0xdd>(odd[0], odd[1]),
-            ];
-            for (quarter, line) in lines.into_iter().enumerate() {
-                // SAFETY: as for the loads.
-                unsafe { _mm512_storeu_ps(to.add((4 * quarter + column) * to_stride), line) };
-            }
-        }
-    }
-
-    /// Calls `$body::<ROWS, VECTORS, SCATTERED>` for a number of rows known at compile time.
-    macro_rules! by_rows {
-        ($rows:expr, $operands:expr, $body:ident, $vectors:literal, $scattered:literal: $($count:literal)*) => {
-            match $rows {
-                $($count => unsafe { $body::<$count, $vectors, $scattered>($operands) },)*
-                _ => unreachable!("fewer rows than a tile has"),
-            }
-        };
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn avx512(rows: usize, operands: Operands) {
-        let most = match operands.width {
-            64 => 6,
-            48 => 8,
-            _ => 12,
-        };
-        let mut row = 0;
-        while row < rows {
-            let these = (rows - row).min(most);
-            // SAFETY: within the caller's rows.
-            let part = unsafe { operands.below(row) };
-            // SAFETY: as above.
-            match (operands.width, operands.offsets.is_null()) {
-                (48, false) => by_rows!(these, part, avx512_rows, 3, true: 1 2 3 4 5 6 7 8),
-                (64, _) => by_rows!(these, part, avx512_rows, 4, false: 1 2 3 4 5 6),
-                (48, true) => by_rows!(these, part, avx512_rows, 3, false: 1 2 3 4 5 6 7 8),
-                (32, _) => by_rows!(these, part, avx512_rows, 2, false: 1 2 3 4 5 6 7 8 9 10 11 12),
-                _ => by_rows!(these, part, avx512_rows, 1, false: 1 2 3 4 5 6 7 8 9 10 11 12),
-            }
-            row += these;
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    unsafe fn avx512_rows<const ROWS: usize, const VECTORS: usize, const SCATTERED: bool>(operands: Operands) {
-        let Operands { k, a, a_stride, start, start_stride, c, c_stride, columns, .. } = operands;
-        // Lanes that hold columns of C; loads and stores outside of them do not happen.
-        let masks: [__mmask16; VECTORS] = std::array::from_fn(|vector| {
-            let kept = columns.saturating_sub(vector * 16).min(16);
-            ((1_u32 << kept) - 1) as __mmask16
-        });
-        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-        for (row, sums) in sums.iter_mut().enumerate() {
-            for (vector, sum) in sums.iter_mut().enumerate() {
-                let from = start.wrapping_add(row * start_stride + vector * 16);
-                // SAFETY: masked lanes lie within the rows of C, or within the one row to start from.
-                *sum = unsafe { _mm512_maskz_loadu_ps(masks[vector], from) };
-            }
-        }
-        for at in 0..k {
-            // SAFETY: every strip lies within its slice; each row of A holds k.
-            unsafe {
-                let strip = operands.strip::<SCATTERED>(at);
-                let mut b = [_mm512_setzero_ps(); VECTORS];
-                for (vector, b) in b.iter_mut().enumerate() {
-                    *b = _mm512_loadu_ps(strip.add(vector * 16));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let a = _mm512_set1_ps(*a.add(row * a_stride + at));
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = _mm512_fmadd_ps(a, b, *sum);
-                    }
-                }
-            }
-        }
-        for (row, sums) in sums.iter().enumerate() {
-            for (vector, sum) in sums.iter().enumerate() {
-                // SAFETY: as for the loads.
-                unsafe { _mm512_mask_storeu_ps(c.wrapping_add(row * c_stride + vector * 16), masks[vector], *sum) };
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2(rows: usize, operands: Operands) {
-        let (most, width) = if operands.width == 48 { (4, 24) } else { (6, 16) };
-        let mut row = 0;
-        while row < rows {
-            let these = (rows - row).min(most);
-            // SAFETY: within the caller's rows.
-            let part = unsafe { operands.below(row) };
-            let mut column = 0;
-            while column < operands.columns {
-                // SAFETY: within the caller's columns.
-                let part = unsafe { part.right(column, width) };
-                // SAFETY: as above.
-                match (operands.width, operands.offsets.is_null()) {
-                    (48, false) => by_rows!(these, part, avx2_rows, 3, true: 1 2 3 4),
-                    (48, true) => by_rows!(these, part, avx2_rows, 3, false: 1 2 3 4),
-                    _ => by_rows!(these, part, avx2_rows, 2, false: 1 2 3 4 5 6),
-                }
-                column += width;
-            }
-            row += these;
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2_rows<const ROWS: usize, const VECTORS: usize, const SCATTERED: bool>(operands: Operands) {
-        let Operands { k, a, a_stride, start, start_stride, c, c_stride, columns, .. } = operands;
-        let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-        for at in 0..k {
-            // SAFETY: every strip lies within its slice; each row of A holds k.
-            unsafe {
-                let strip = operands.strip::<SCATTERED>(at);
-                let mut b = [_mm256_setzero_ps(); VECTORS];
-                for (vector, b) in b.iter_mut().enumerate() {
-                    *b = _mm256_loadu_ps(strip.add(vector * 8));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let a = _mm256_set1_ps(*a.add(row * a_stride + at));
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = _mm256_fmadd_ps(a, b, *sum);
-                    }
-                }
-            }
-        }
-        let mut whole = [[0.0_f32; 8]; VECTORS];
-        for (row, sums) in sums.iter().enumerate() {
-            for (values, sum) in whole.iter_mut().zip(sums) {
-                // SAFETY: eight values.
-                unsafe { _mm256_storeu_ps(values.as_mut_ptr(), *sum) };
-            }
-            for (column, sum) in whole.as_flattened().iter().enumerate().take(columns) {
-                // SAFETY: within the row of C, and the one to start from.
-                unsafe { *c.add(row * c_stride + column) = *start.add(row * start_stride + column) + sum };
-            }
         }
     }
 }

@@ -23,7 +23,8 @@ pub(crate) fn is_plain<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device() == Device::flex() && !x.is_autodiff()
 }
 
-/// Whether the kernels compute a product of these two. Without AVX2 the framework's products are the faster ones.
+/// Whether the kernels compute a product of these two. Without AVX2 or NEON the framework's products are the
+/// faster ones.
 pub(crate) fn takes<const A: usize, const B: usize>(x: &Tensor<A>, weight: &Tensor<B>) -> bool {
     Level::best() > Level::Portable && is_plain(x) && is_plain(weight)
 }
