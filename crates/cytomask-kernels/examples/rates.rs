@@ -149,7 +149,9 @@ fn main() {
     for (name, map, window, heads, head) in [
         ("map attention, 64² tokens, 12 heads of 64", 64, 64, 12, 64),
         ("  in windows of 14²", 64, 14, 12, 64),
-        ("  in windows of 7², 10 heads of 32", 64, 7, 10, 32),
+        ("map attention, 64² tokens, 16 heads of 80", 64, 64, 16, 80),
+        ("  in windows of 14²", 64, 14, 16, 80),
+        ("map attention, windows of 7², 10 heads of 32", 64, 7, 10, 32),
     ] {
         let (qkv, table) = (wave(map * map * 3 * heads * head), wave((2 * window - 1) * head));
         let shape = MapAttention {

@@ -326,7 +326,9 @@ impl<'a> Unit<'a> {
                 accumulate(level, [count, head, kept], (queries, head), strip, Start::Held, target);
             }
             soften(level, logits, [line, these], maxima, totals, sums);
-            for (column, width) in panels(stride_v, 4 * LANES) {
+            // Four registers at a time, or three: a single one left over would wait for its loads.
+            let widest = if stride_v % (4 * LANES) == LANES { PANEL } else { 4 * LANES };
+            for (column, width) in panels(stride_v, widest) {
                 let strip = Strip::Rows(&values[first * stride_v + column..], stride_v, width);
                 let target = (&mut sums[column..], stride_v);
                 accumulate(level, [count, these, width], (logits, line), strip, Start::Held, target);
