@@ -251,7 +251,7 @@ pub(crate) struct SegmentArgs {
     pub(crate) halo: Option<[u32; 2]>,
 
     /// Enlarge (or shrink) the image by this factor before the network; `auto` measures the objects first, and apg then looks at two
-    /// scales (`1` is three to five times as fast). Built-in model only.
+    /// scales (`1` is two to three times as fast). Built-in model only.
     #[arg(long, value_name = "FACTOR|auto", default_value = "auto")]
     pub(crate) scale: String,
 
