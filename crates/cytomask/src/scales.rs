@@ -31,11 +31,10 @@ impl Segmenter {
         report: &mut dyn FnMut(Phase),
     ) -> Result<Segmentation, Error> {
         let size = image.size();
-        let (scales, known) = self.scales(image)?;
+        let (scales, mut known) = self.scales(image)?;
         let segmenters: Vec<Self> = scales.iter().map(|&scale| self.with_scale(ScaleChoice::Fixed(scale))).collect();
         let plans = scales.iter().map(|&scale| self.plan(size, scale)).collect::<Result<Vec<_>, _>>()?;
         let total = plans.iter().map(Vec::len).sum();
-        let mut known = known;
         let mut before = 0;
         let mut found = Vec::with_capacity(plans.len());
         for (segmenter, tiles) in segmenters.iter().zip(&plans) {
