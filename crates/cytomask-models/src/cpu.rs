@@ -180,7 +180,7 @@ pub(crate) fn prepared_linear<const D: usize>(
 }
 
 /// Sizes of a convolution of `x`.
-fn conv_shape(x: &Tensor<4>, weight: &Tensor<4>, stride: usize, padding: usize) -> Conv2dShape {
+pub(crate) fn conv_shape(x: &Tensor<4>, weight: &Tensor<4>, stride: usize, padding: usize) -> Conv2dShape {
     let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w]) = (x.dims(), weight.dims());
     Conv2dShape { n, c_in, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding }
 }

@@ -9,7 +9,7 @@ use super::{
     operation::{Operation, absent, flex, record},
     recorded, strategy, tensor,
 };
-use crate::cpu::Values;
+use crate::cpu::{Values, conv_shape};
 
 #[derive(Clone, Debug)]
 struct Convolution {
@@ -54,8 +54,7 @@ pub(crate) fn conv2d(
     depthwise: bool,
 ) -> Tensor<4> {
     let strategy = strategy(&x);
-    let ([n, c_in, h, w], [c_out, _, kernel_h, kernel_w], has_bias) = (x.dims(), weight.dims(), bias.is_some());
-    let shape = Conv2dShape { n, c_in, size: [h, w], c_out, kernel: [kernel_h, kernel_w], stride, padding };
+    let (shape, has_bias) = (conv_shape(&x, &weight, stride, padding), bias.is_some());
     let inputs = [recorded(x), recorded(weight), bias.map_or_else(absent, recorded)];
     tensor(
         record(inputs, |inputs| {
@@ -63,7 +62,7 @@ pub(crate) fn conv2d(
             let run = if depthwise { depthwise2d } else { full };
             let y = run(x.slice(), &shape, weight.slice(), has_bias.then(|| bias.slice()), Activation::None);
             let [out_h, out_w] = shape.out_size();
-            (flex(y, [n, c_out, out_h, out_w]), Convolution { x, weight, shape, depthwise })
+            (flex(y, [shape.n, shape.c_out, out_h, out_w]), Convolution { x, weight, shape, depthwise })
         }),
         strategy,
     )
