@@ -166,7 +166,10 @@ fn main() {
             positions: Positions::Relative { rows: &table, columns: &table },
         };
         let seconds = fastest(5, || buffers::give(black_box(cytomask_kernels::map_attention(&qkv, &shape))));
-        report(name, 4.0 * (map * map * window * window * heads * head) as f64, seconds);
+        let operations = 4.0 * (map * map * window * window * heads * head) as f64;
+        report(name, operations, seconds);
+        let seconds = fastest(5, || buffers::give(black_box(cytomask_kernels::map_attention8(&qkv, &shape))));
+        report("    in 8 bits", operations, seconds);
     }
     let mut values = wave(1 << 22);
     let seconds = fastest(5, || cytomask_kernels::gelu(black_box(&mut values)));

@@ -133,7 +133,7 @@ impl Packed8 {
 }
 
 /// Bytes of one weight column, −127..=127, and what a step is worth.
-fn quantise_symmetric(level: Level, row: &[f32], bytes: &mut [i8]) -> f32 {
+pub(crate) fn quantise_symmetric(level: Level, row: &[f32], bytes: &mut [i8]) -> f32 {
     let range = extent(level, row);
     let most = range.most.max(-range.least);
     let inverse = 127.0 / most;
@@ -142,10 +142,29 @@ fn quantise_symmetric(level: Level, row: &[f32], bytes: &mut [i8]) -> f32 {
         // Zeros are exact; a NaN or an infinity has to show.
         return if range.poison == 0.0 && most < 1.0 { 0.0 } else { f32::NAN };
     }
-    for (byte, value) in bytes.iter_mut().zip(row) {
-        *byte = (value * inverse).round_ties_even() as i8;
-    }
+    quantise_signed(level, row, inverse, bytes);
     most / 127.0
+}
+
+/// Adding this leaves the nearest whole number in the lowest byte, with its sign.
+const ROUND_SIGNED: f32 = 12_582_912.0;
+
+/// The nearest whole number to `value`, which is within −128..=127, as a byte.
+#[inline(always)]
+pub(crate) fn nearest(value: f32) -> u8 {
+    (value + ROUND_SIGNED).to_bits() as u8
+}
+
+#[inline(always)]
+fn quantise_signed_body(row: &[f32], inverse: f32, bytes: &mut [i8]) {
+    for (byte, value) in bytes.iter_mut().zip(row) {
+        *byte = nearest(value * inverse) as i8;
+    }
+}
+
+for_each_level! {
+    /// Bytes of `value · inverse`, which the caller keeps within −127..=127.
+    fn quantise_signed = quantise_signed_body(row: &[f32], inverse: f32, bytes: &mut [i8])
 }
 
 /// Least and greatest value of a row; `poison` is NaN (which is unequal to zero) where a value is not finite.
@@ -215,14 +234,14 @@ fn quantise_row(level: Level, row: &[f32], bytes: &mut [u8]) -> (f32, f32) {
 
 /// Quantised rows, `stride` apart.
 #[derive(Default)]
-struct Quantised {
-    bytes: Vec<u8>,
-    scale: Vec<f32>,
-    least: Vec<f32>,
+pub(crate) struct Quantised {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) scale: Vec<f32>,
+    pub(crate) least: Vec<f32>,
 }
 
 impl Quantised {
-    fn fill(&mut self, level: Level, x: &[f32], k: usize) -> usize {
+    pub(crate) fn fill(&mut self, level: Level, x: &[f32], k: usize) -> usize {
         let (rows, stride) = (x.len() / k, k.next_multiple_of(4));
         self.bytes.clear();
         self.bytes.resize(rows * stride, 0);

@@ -44,7 +44,7 @@ pub use exchange::{BlockedMaps, Exchange, Queries, gather};
 pub use gemm::{Around, LayerNorm, Packed, linear, multiply, multiply_around};
 pub use int8::{Packed8, int8_is_fast, multiply8, multiply8_around};
 pub use level::Level;
-pub use map_attention::{MapAttention, Positions, QkvOrder, map_attention};
+pub use map_attention::{MapAttention, Positions, QkvOrder, map_attention, map_attention8};
 pub use masks::MaskUpscaling;
 pub use norm::{batch_norm, instance_norm, instance_norm_lines, layer_norm};
 pub use pointwise::{Activation, gelu, relu, softmax, softmax_relative};

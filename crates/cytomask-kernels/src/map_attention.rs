@@ -5,24 +5,15 @@
 //! a time meet some keys at a time, with the running maximum and sum of Milakov and Gimelshein ("Online normalizer calculation for
 //! softmax", 2018) as FlashAttention has them (Dao et al. 2022), so that logits stay in the second-level cache. Logits start from
 //! the term of positions and the product is added to it.
+//!
+//! The two products come in `f32` (`map_attention/full.rs`) and in 8 bits (`map_attention/eight.rs`).
+
+mod eight;
+mod full;
 
 use rayon::prelude::*;
 
-use crate::{
-    Level, Packed, buffers,
-    level::for_each_level,
-    pointwise::exp,
-    tile::{Start, Strip, accumulate, transpose},
-};
-
-/// Queries of a task.
-const QUERIES: usize = 96;
-
-/// Keys met at a time, at most (a multiple of the map's width is taken, at least one row).
-const KEYS: usize = 512;
-
-/// Widest panel of keys.
-const PANEL: usize = 48;
+use crate::{Level, Packed, buffers, level::for_each_level};
 
 /// Values of a register; lines of logits have so many more than needed, for writes of whole registers.
 const LANES: usize = 16;
@@ -98,9 +89,9 @@ impl MapAttention<'_> {
         }
     }
 
-    /// Keys met at a time.
-    fn block(&self) -> usize {
-        (KEYS / self.window[1]).clamp(1, self.window[0]) * self.window[1]
+    /// Keys met at a time, at most `most` unless the window's rows are longer: whole rows of the window.
+    fn block(&self, most: usize) -> usize {
+        (most / self.window[1]).clamp(1, self.window[0]) * self.window[1]
     }
 
     /// `head` rounded up to whole registers.
@@ -132,6 +123,15 @@ impl MapAttention<'_> {
 /// # Shapes
 /// `qkv` `[n, h, w, 3 · heads · head]` → `[n, h, w, heads · head]`
 pub fn map_attention(qkv: &[f32], shape: &MapAttention<'_>) -> Vec<f32> {
+    run::<full::Full>(qkv, shape)
+}
+
+/// [`map_attention`] with both products in 8 bits: see `map_attention/eight.rs` for how values are rounded.
+pub fn map_attention8(qkv: &[f32], shape: &MapAttention<'_>) -> Vec<f32> {
+    run::<eight::Eight>(qkv, shape)
+}
+
+fn run<H: Held>(qkv: &[f32], shape: &MapAttention<'_>) -> Vec<f32> {
     shape.check(qkv);
     let mut out = buffers::take(qkv.len() / 3);
     if out.is_empty() {
@@ -146,22 +146,75 @@ pub fn map_attention(qkv: &[f32], shape: &MapAttention<'_>) -> Vec<f32> {
         _ => None,
     };
     let units = units(&mut out, shape);
-    units.into_par_iter().enumerate().for_each_init(Memory::default, |memory, (index, mut targets)| {
-        let unit = Unit::new(index, shape, qkv);
-        let mut keys = std::mem::take(&mut memory.keys);
-        let mut values = std::mem::take(&mut memory.values);
-        unit.pack(level, &mut memory.rows, &mut keys, &mut values);
-        let run = |memory: &mut Memory, (block, targets): (usize, &mut [&mut [f32]])| {
-            unit.attend(level, memory, [&keys, &values], relative.as_ref(), block * QUERIES, targets);
-        };
-        if unit.places.len() > 4 * QUERIES {
-            targets.par_chunks_mut(QUERIES).enumerate().for_each_init(Memory::default, run);
-        } else {
-            targets.chunks_mut(QUERIES).enumerate().for_each(|part| run(memory, part));
-        }
-        (memory.keys, memory.values) = (keys, values);
-    });
+    units.into_par_iter().enumerate().for_each_init(
+        <(H, Memory<H>)>::default,
+        |(held, memory), (index, mut targets)| {
+            let unit = Unit::new(index, shape, qkv);
+            held.fill(level, &unit, &mut memory.rows);
+            let held = &*held;
+            let attend = |memory: &mut Memory<H>, (block, targets): (usize, &mut [&mut [f32]])| {
+                unit.attend(level, memory, held, relative.as_ref(), block * H::QUERIES, targets);
+            };
+            if unit.places.len() > 4 * H::QUERIES {
+                targets.par_chunks_mut(H::QUERIES).enumerate().for_each_init(Memory::default, attend);
+            } else {
+                targets.chunks_mut(H::QUERIES).enumerate().for_each(|part| attend(memory, part));
+            }
+        },
+    );
     out
+}
+
+/// The keys and values of a unit, prepared for products, and how some of them meet some queries.
+trait Held: Default + Send + Sync {
+    /// Queries of a task.
+    const QUERIES: usize;
+    /// Keys met at a time, at most.
+    const KEYS: usize;
+    /// Queries of a task, prepared for products, and what lies between the products.
+    type Scratch: Default + Send;
+
+    /// Takes the keys and values of a unit. `rows` is free to be used.
+    fn fill(&mut self, level: Level, unit: &Unit<'_>, rows: &mut Vec<f32>);
+
+    /// Takes the scaled queries of a task, rows of `head`; it may keep the vector and leave another.
+    fn prepare(&self, level: Level, queries: &mut Vec<f32>, head: usize, scratch: &mut Self::Scratch);
+
+    /// The keys of a block, given by its index and their number, meet the prepared queries: their products are added to `logits` (and
+    /// the distance of its rows), which become weights, of which the sums of values are added to `running`.
+    fn meet(
+        &self,
+        level: Level,
+        scratch: &mut Self::Scratch,
+        keys: [usize; 2],
+        logits: (&mut [f32], usize),
+        running: &mut Running,
+    );
+
+    /// What all values of a channel have in common and was taken from them; empty if nothing was.
+    fn common(&self) -> &[f32];
+}
+
+/// What is known of each query's result so far.
+#[derive(Default)]
+struct Running {
+    /// Largest logit.
+    maxima: Vec<f32>,
+    /// Sum of the weights.
+    totals: Vec<f32>,
+    /// Sums of weighted values, rows of `padded_head`.
+    sums: Vec<f32>,
+}
+
+impl Running {
+    fn begin(&mut self, queries: usize, stride: usize) {
+        self.maxima.clear();
+        self.maxima.resize(queries, f32::NEG_INFINITY);
+        self.totals.clear();
+        self.totals.resize(queries, 0.0);
+        self.sums.clear();
+        self.sums.resize(queries * stride, 0.0);
+    }
 }
 
 /// A table of relative positions as a matrix whose columns run from the farthest key after a query to the farthest before it, so
@@ -188,16 +241,13 @@ fn units<'a>(out: &'a mut [f32], shape: &MapAttention<'_>) -> Vec<Vec<&'a mut [f
 
 /// Vectors of a thread, used again.
 #[derive(Default)]
-struct Memory {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+struct Memory<H: Held> {
     rows: Vec<f32>,
     queries: Vec<f32>,
     logits: Vec<f32>,
     terms: [Vec<f32>; 2],
-    sums: Vec<f32>,
-    maxima: Vec<f32>,
-    totals: Vec<f32>,
+    running: Running,
+    scratch: H::Scratch,
 }
 
 /// One head in one window.
@@ -249,37 +299,20 @@ impl<'a> Unit<'a> {
         }
     }
 
-    /// Keys as panels `[head, width]` (see [`panels`]), values as rows.
-    fn pack(&self, level: Level, rows: &mut Vec<f32>, keys: &mut Vec<f32>, values: &mut Vec<f32>) {
-        let (head, tokens) = (self.shape.head, self.shape.tokens());
-        self.gather(1, head, rows);
-        let block = self.shape.block();
-        let padded = block.next_multiple_of(LANES) * head;
-        keys.clear();
-        keys.resize(tokens.div_ceil(block) * padded, 0.0);
-        for (keys, rows) in keys.chunks_exact_mut(padded).zip(rows.chunks(block * head)) {
-            for (first, width) in panels(rows.len() / head, PANEL) {
-                let (count, rows) = (width.min(rows.len() / head - first), &rows[first * head..]);
-                transpose(level, (rows, head), [count, head], (&mut keys[first * head..], width));
-            }
-        }
-        self.gather(2, self.shape.padded_head(), values);
-    }
-
-    /// Results of up to [`QUERIES`] queries, `from` the first of them.
-    fn attend(
+    /// Results of some queries, `from` the first of them.
+    fn attend<H: Held>(
         &self,
         level: Level,
-        memory: &mut Memory,
-        [keys, values]: [&[f32]; 2],
+        memory: &mut Memory<H>,
+        held: &H,
         relative: Option<&[Packed; 2]>,
         from: usize,
         targets: &mut [&mut [f32]],
     ) {
         let MapAttention { head, window, scale, .. } = *self.shape;
-        let (tokens, stride_v, count) = (self.shape.tokens(), self.shape.padded_head(), targets.len());
+        let (tokens, stride, count) = (self.shape.tokens(), self.shape.padded_head(), targets.len());
         let places = &self.places[from..][..count];
-        let Memory { queries, logits, terms, sums, maxima, totals, .. } = memory;
+        let Memory { queries, logits, terms, running, scratch, .. } = memory;
         queries.clear();
         for &place in places {
             let Some(query) = self.token(place, 0) else { unreachable!("places lie on the map") };
@@ -292,17 +325,12 @@ impl<'a> Unit<'a> {
                 table.accumulate(level, count, (queries, head), (terms, 2 * side - 1));
             }
         }
-        let block = self.shape.block();
+        held.prepare(level, queries, head, scratch);
+        let block = self.shape.block(H::KEYS);
         let line = block.next_multiple_of(LANES) + LANES;
-        let padded = block.next_multiple_of(LANES) * head;
         logits.resize(count * line, 0.0);
-        sums.clear();
-        sums.resize(count * stride_v, 0.0);
-        maxima.clear();
-        maxima.resize(count, f32::NEG_INFINITY);
-        totals.clear();
-        totals.resize(count, 0.0);
-        for (first, keys) in (0..tokens).step_by(block).zip(keys.chunks_exact(padded)) {
+        running.begin(count, stride);
+        for (index, first) in (0..tokens).step_by(block).enumerate() {
             let these = block.min(tokens - first);
             for ((row, logits), &[y, x]) in logits.chunks_exact_mut(line).take(count).enumerate().zip(places) {
                 match self.shape.positions {
@@ -320,24 +348,15 @@ impl<'a> Unit<'a> {
                     }
                 }
             }
-            for (column, width) in panels(these, PANEL) {
-                let (strip, kept) = (Strip::Panel(&keys[column * head..], width), width.min(these - column));
-                let target = (&mut logits[column..], line);
-                accumulate(level, [count, head, kept], (queries, head), strip, Start::Held, target);
-            }
-            soften(level, logits, [line, these], maxima, totals, sums);
-            // Four registers at a time, or three: a single one left over would wait for its loads.
-            let widest = if stride_v % (4 * LANES) == LANES { PANEL } else { 4 * LANES };
-            for (column, width) in panels(stride_v, widest) {
-                let strip = Strip::Rows(&values[first * stride_v + column..], stride_v, width);
-                let target = (&mut sums[column..], stride_v);
-                accumulate(level, [count, these, width], (logits, line), strip, Start::Held, target);
-            }
+            held.meet(level, scratch, [index, these], (logits, line), running);
         }
-        for ((target, sums), total) in targets.iter_mut().zip(sums.chunks_exact(stride_v)).zip(totals) {
+        for ((target, sums), total) in targets.iter_mut().zip(running.sums.chunks_exact(stride)).zip(&running.totals) {
             let factor = 1.0 / *total;
             for (target, sum) in target.iter_mut().zip(sums) {
                 *target = sum * factor;
+            }
+            for (target, common) in target.iter_mut().zip(held.common()) {
+                *target += common;
             }
         }
     }
@@ -376,50 +395,33 @@ for_each_level! {
     fn add_terms = add_terms_body(rows: &[f32], columns: &[f32], count: usize, logits: &mut [f32])
 }
 
-/// Logits of each query become weights relative to the largest logit so far; what was summed before is brought to that measure.
-/// `sums` has equally long rows. Values after the logits of a row, up to a whole register, are overwritten.
+/// The largest of some registers of values; minus infinity if there is none. Four registers take turns, so that no comparison waits for
+/// the one before.
 #[inline(always)]
-fn soften_body<const FUSED: bool>(
-    logits: &mut [f32],
-    [line, count]: [usize; 2],
-    maxima: &mut [f32],
-    totals: &mut [f32],
-    sums: &mut [f32],
-) {
-    let stride = sums.len() / maxima.len().max(1);
-    let rows = logits.chunks_exact_mut(line).zip(sums.chunks_exact_mut(stride));
-    for ((maximum, total), (logits, sums)) in maxima.iter_mut().zip(totals).zip(rows) {
-        let padded = count.next_multiple_of(LANES);
-        logits[count..padded].fill(f32::NEG_INFINITY);
-        let (logits, _) = logits[..padded].as_chunks_mut::<LANES>();
-        let mut most = [f32::NEG_INFINITY; LANES];
-        for chunk in logits.iter() {
-            for (most, &logit) in most.iter_mut().zip(chunk) {
-                *most = if logit > *most { logit } else { *most };
-            }
+fn largest(values: &[[f32; LANES]]) -> f32 {
+    let (fours, rest) = values.as_flattened().as_chunks::<{ 4 * LANES }>();
+    let mut most = [f32::NEG_INFINITY; 4 * LANES];
+    for four in fours {
+        for (most, &value) in most.iter_mut().zip(four) {
+            *most = larger(*most, value);
         }
-        let most = most.iter().fold(*maximum, |most, &logit| most.max(logit));
-        if most > *maximum {
-            let factor = exp::<FUSED>(*maximum - most);
-            *total *= factor;
-            sums.iter_mut().for_each(|sum| *sum *= factor);
-            *maximum = most;
-        }
-        let mut parts = [0.0_f32; LANES];
-        for chunk in logits {
-            for (part, logit) in parts.iter_mut().zip(chunk) {
-                *logit = exp::<FUSED>(*logit - most);
-                *part += *logit;
-            }
-        }
-        *total += parts.iter().sum::<f32>();
     }
+    let (mut lanes, more) = ([f32::NEG_INFINITY; LANES], most.as_chunks::<LANES>().0);
+    for chunk in rest.as_chunks::<LANES>().0.iter().chain(more) {
+        for (most, &value) in lanes.iter_mut().zip(chunk) {
+            *most = larger(*most, value);
+        }
+    }
+    // By halves: one after the other would wait fifteen times.
+    let eight: [f32; 8] = std::array::from_fn(|lane| larger(lanes[lane], lanes[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| larger(eight[lane], eight[lane + 4]));
+    larger(larger(four[0], four[2]), larger(four[1], four[3]))
 }
 
-for_each_level! {
-    fn soften = fused soften_body(
-        logits: &mut [f32], sizes: [usize; 2], maxima: &mut [f32], totals: &mut [f32], sums: &mut [f32],
-    )
+/// The larger one; `most` if `value` is not a number.
+#[inline(always)]
+fn larger(most: f32, value: f32) -> f32 {
+    if value > most { value } else { most }
 }
 
 #[cfg(test)]
@@ -517,25 +519,6 @@ mod tests {
                     let outside = (order == QkvOrder::PartsFirst).then_some(&outside[..]);
                     check(&MapAttention { n, map, window, heads, head, order, scale, outside, positions });
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn every_level_softens_alike() {
-        let (line, count, rows) = (48, 27, 3);
-        let logits: Vec<f32> = wave(7, rows * line).iter().map(|logit| logit * 5.0).collect();
-        let run = |level: Level| {
-            let (mut logits, mut maxima, mut totals) = (logits.clone(), vec![1.0; rows], vec![0.5; rows]);
-            let mut sums = wave(8, rows * 16);
-            soften(level, &mut logits, [line, count], &mut maxima, &mut totals, &mut sums);
-            let kept = logits.chunks(line).flat_map(|row| row[..count].to_vec());
-            kept.chain(maxima).chain(totals).chain(sums).collect::<Vec<f32>>()
-        };
-        let plain = run(Level::Portable);
-        for level in Level::all() {
-            for (found, plain) in run(level).iter().zip(&plain) {
-                assert!((found - plain).abs() < 1e-5, "{level:?}: {found}, {plain}");
             }
         }
     }

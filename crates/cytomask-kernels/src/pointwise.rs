@@ -93,7 +93,8 @@ pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     /// ln 2 in two parts; the first has so few bits that its product with a whole number is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -0.000_212_194_44];
-    let kept = x.max(-87.0);
+    // What is not a number stays so.
+    let kept = if x < -87.0 { -87.0 } else { x };
     let shifted = fma::<FUSED>(kept, std::f32::consts::LOG2_E, ROUND);
     let whole = shifted - ROUND;
     let rest = fma::<FUSED>(-LN_2[1], whole, fma::<FUSED>(-LN_2[0], whole, kept));
@@ -192,6 +193,7 @@ mod tests {
             }
             assert_eq!(exp(0.0), 1.0);
             assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+            assert!(exp(f32::NAN).is_nan());
         }
     }
 

@@ -390,13 +390,14 @@ impl MapParts {
 /// Attention among the tokens of a map; see [`layers::map_attention`].
 pub(crate) fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
     let dims = qkv.dims();
-    let MapAttention { heads, order, window, outside, positions } = attention;
+    let product = if attention.in_8_bits() { kernels::map_attention8 } else { kernels::map_attention };
+    let MapAttention { heads, order, window, outside, positions, precision: _ } = attention;
     let (qkv, outside) = (Values::of(qkv), outside.map(Values::of));
     let terms = match positions {
         Positions::Relative { rows, columns } => [Some(rows), Some(columns)].map(|table| table.map(Values::of)),
         Positions::Table(table) => [Some(Values::of(table)), None],
     };
-    let y = kernels::map_attention(qkv.slice(), &MapParts { dims, heads, order, window, outside, terms }.shape());
+    let y = product(qkv.slice(), &MapParts { dims, heads, order, window, outside, terms }.shape());
     qkv.release();
     let [n, h, w, channels] = dims;
     tensor(y, [n, h, w, channels / 3])

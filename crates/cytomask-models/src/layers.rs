@@ -344,6 +344,16 @@ pub struct MapAttention {
     pub outside: Option<Tensor<1>>,
     /// Added to the logits.
     pub positions: Positions,
+    /// Of the products, where [`MapAttention::in_8_bits`]; `f32` elsewhere.
+    pub precision: Precision,
+}
+
+impl MapAttention {
+    /// Whether the products are taken in 8 bits: over the whole map only. In windows of at most a few hundred tokens rounding takes
+    /// the time that the products save (docs/decisions/0047-attention-in-8-bits.md).
+    pub fn in_8_bits(&self) -> bool {
+        self.precision == Precision::Int8 && self.window.is_none()
+    }
 }
 
 /// Scaled dot-product attention of each head in each window of a map, scale head^-1/2.
@@ -371,7 +381,7 @@ pub fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
 
 /// [`map_attention`] by the framework's operations: windows are cut out, and heads brought together.
 pub(crate) fn map_attention_by_windows(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
-    let MapAttention { heads, order, window, outside, positions } = attention;
+    let MapAttention { heads, order, window, outside, positions, precision: _ } = attention;
     let [_, h, w, channels] = qkv.dims();
     let (c, head) = (channels / 3, channels / 3 / heads);
     let windows = match window {
@@ -528,6 +538,11 @@ impl Linear {
             #[cfg(feature = "flex")]
             prepared: Prepared::default(),
         }
+    }
+
+    /// The number format of the product.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Another format for the CPU.
@@ -1095,7 +1110,8 @@ mod tests {
             };
             for positions in [relative, Positions::Table(wave([heads, tokens, tokens], &device))] {
                 let outside = Some(wave([3 * heads * head], &device));
-                let attention = MapAttention { heads, order, window, outside, positions };
+                let precision = Precision::F32;
+                let attention = MapAttention { heads, order, window, outside, positions, precision };
                 let qkv = wave([2, h, w, 3 * heads * head], &device);
                 let fast = values(map_attention(qkv.clone(), attention.clone()));
                 let plain = values(map_attention_by_windows(qkv, attention));

@@ -83,7 +83,7 @@ impl Operation<4> for OnMap {
 pub(crate) fn map_attention(qkv: Tensor<4>, attention: MapAttention) -> Tensor<4> {
     let strategy = strategy(&qkv);
     let dims = qkv.dims();
-    let MapAttention { heads, order, window, outside, positions } = attention;
+    let MapAttention { heads, order, window, outside, positions, precision: _ } = attention;
     let (has_outside, decomposed) = (outside.is_some(), matches!(positions, Positions::Relative { .. }));
     let (terms, dims_of_terms) = match positions {
         Positions::Relative { rows, columns } => {

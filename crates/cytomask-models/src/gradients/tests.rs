@@ -8,6 +8,7 @@ use cytomask_segment::{BoxPrompt, Prompt};
 
 use super::{by_framework, takes};
 use crate::{
+    Precision,
     cytomask_t::{CYTOMASK_T, CytomaskT, CytomaskTConfig},
     layers::{self, Activation, MapAttention, Positions, QkvOrder},
     loading::values,
@@ -140,7 +141,7 @@ fn attentions_agree() {
                 let unused = outside.clone().sum() * 0.0;
                 let y = layers::map_attention(
                     qkv,
-                    MapAttention { heads, order, window, outside: Some(outside), positions },
+                    MapAttention { heads, order, window, outside: Some(outside), positions, precision: Precision::F32 },
                 );
                 y + unused.reshape([1, 1, 1, 1])
             });

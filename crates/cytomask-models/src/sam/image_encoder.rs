@@ -240,6 +240,7 @@ impl Attention {
                 rows: resampled_table(self.rel_pos_h.val(), window.unwrap_or(h)),
                 columns: resampled_table(self.rel_pos_w.val(), window.unwrap_or(w)),
             },
+            precision: self.qkv.precision(),
         };
         let attended = map_attention(qkv, attention);
         self.proj.forward_around(attended, Around { residual: Some(x), ..Around::default() })

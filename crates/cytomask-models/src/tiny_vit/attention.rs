@@ -82,6 +82,7 @@ impl WindowAttention {
             window: Some(self.window),
             outside: Some(outside),
             positions: Positions::Table(self.bias()),
+            precision: self.qkv.precision(),
         };
         let attended = map_attention(qkv, attention);
         self.proj.forward_around(attended, Around { residual: Some(x), ..Around::default() })
