@@ -59,8 +59,16 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
     let data = arguments.data.open(model.normalization(), &hardware)?;
     let sides: Vec<u32> = data.rows.iter().filter_map(|row| row.size).map(|[h, w]| h.min(w)).collect();
     let defaults = hardware.defaults(&sides);
-    let mut settings =
-        arguments.options.settings(model.flow_predictor().is_some(), model.scale().is_some(), &defaults)?;
+    let stored = match &arguments.output {
+        Some(folder) if arguments.resume => Trainer::stored_settings(folder)?,
+        _ => None,
+    };
+    let mut settings = arguments.options.settings(
+        model.flow_predictor().is_some(),
+        model.scale().is_some(),
+        &defaults,
+        stored.as_ref(),
+    )?;
     settings.augmentation = arguments.data.augment;
     let apg = Strategy::apg_for(&model);
     let sha256 = (!arguments.from_scratch).then(|| cytomask::model_sha256(&model)).transpose()?;

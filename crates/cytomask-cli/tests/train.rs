@@ -171,6 +171,14 @@ fn a_short_run_leaves_models_a_log_and_a_page() {
     let resumed = with("2", &["--resume"]);
     resumed.succeeds();
     assert!(resumed.stderr.contains("going on after step 2"), "{}", resumed.stderr);
+    // What no flag says is the run's own, not what this machine would choose; what one says is compared.
+    let fixed =
+        ["--n_iterations", "2", "--save_every", "1", "--n_objects_per_batch", "2", "--device", "cpu", "--resume"];
+    let again = |more: &[&str]| train(folder.path(), &[&fixed[..], &["-o", out.to_str().unwrap()], more].concat());
+    let unsaid = again(&[]);
+    unsaid.succeeds();
+    assert!(unsaid.stderr.contains("batches of 1 crops of 64 pixels"), "{}", unsaid.stderr);
+    again(&["--learning_rate", "3e-5"]).fails(1, &["other settings"]);
 }
 
 /// Lines of a run's log without what the clock says.
@@ -233,7 +241,10 @@ fn methods_that_are_not_built_are_named() {
     write_pairs(&images, &labels, 4);
     let out = folder.path().join("run");
     let with = |more: &[&str]| train(folder.path(), &[&["-o", out.to_str().unwrap()], more].concat());
-    with(&["--peft", "qlora"]).fails(1, &["qlora", "not supported yet"]);
+    with(&["--peft", "qlora"]).fails(1, &["--peft qlora: not supported", "take --peft lora"]);
+    with(&["--peft", "adaptformer"]).fails(1, &["--peft adaptformer: not supported", "cannot be merged"]);
+    with(&["--peft", "ssf", "--rank", "4"]).fails(1, &["--rank", "--peft lora or fact"]);
+    with(&["--peft", "lora", "--peft_blocks", "0,1"]).fails(1, &["peft lora", "no layers that it changes"]);
     with(&["--objective", "flows"]).fails(1, &["Cellpose-SAM", "found cytomask-t"]);
     with(&["--peft", "lora", "--freeze", "image_encoder"]).fails(1, &["freeze"]);
     assert!(!out.exists());

@@ -58,8 +58,8 @@ impl Trainer {
     /// Writes a checkpoint that [`Trainer::resume`] goes on from; `validation` decides whether it is also the best so far, and what
     /// the schedule makes of it.
     ///
-    /// `last.safetensors` and `best.safetensors` are models that every command accepts, adapters merged; `lora.safetensors` holds
-    /// adapters alone by µSAM's names. The checkpoint before is removed.
+    /// `last.safetensors` and `best.safetensors` are models that every command accepts, adapters merged; a file of the
+    /// method's name (`lora.safetensors`) holds adapters alone by µSAM's names. The checkpoint before is removed.
     ///
     /// # Errors
     /// `Checkpoint` when the disk refuses.
@@ -73,10 +73,8 @@ impl Trainer {
         if is_best {
             exported.write(&folder.join(BEST), self.step)?;
         }
-        if !self.module.adapters.is_empty() {
-            let valid = self.module.valid();
-            let tensors: Vec<_> = valid.adapters.iter().flat_map(crate::adapters::Adapter::tensors).collect();
-            write(&folder.join("lora.safetensors"), &tensors)?;
+        if let (Some(adapters), Some(peft)) = (self.module.valid().adapters, &self.settings.peft) {
+            write(&folder.join(format!("{}.safetensors", peft.name())), &adapters.tensors())?;
         }
 
         let name = format!("checkpoint-{:08}", self.step);
@@ -114,6 +112,14 @@ impl Trainer {
         !checkpoints(folder).is_empty()
     }
 
+    /// The settings of the run whose newest complete checkpoint lies in `folder`; none without one.
+    ///
+    /// # Errors
+    /// `Checkpoint` when it cannot be read.
+    pub fn stored_settings(folder: &Path) -> Result<Option<TrainSettings>, Error> {
+        checkpoints(folder).pop().map(|newest| Ok(stored(&newest)?.settings)).transpose()
+    }
+
     /// Goes on from the newest complete checkpoint in `folder`: the same weights, average, optimizer, step, scores and random draws.
     ///
     /// # Errors
@@ -123,9 +129,7 @@ impl Trainer {
             let message = format!("{}: no checkpoint to go on from", folder.display());
             return Err(Error::new(ErrorKind::Checkpoint, message));
         };
-        let state_file = newest.join(STATE);
-        let text = std::fs::read_to_string(&state_file).map_err(|error| unreadable(&state_file).with_source(error))?;
-        let state: State = serde_json::from_str(&text).map_err(|error| unreadable(&state_file).with_source(error))?;
+        let state = stored(&newest)?;
         let other = |what: &str, stored: String, now: String| {
             let message = format!(
                 "{}: the checkpoint belongs to a run with other {what} ({stored}, now {now})",
@@ -158,6 +162,13 @@ impl Trainer {
         (self.step, self.course) = (state.step, state.course);
         Ok(self)
     }
+}
+
+/// What a complete checkpoint says about itself.
+fn stored(checkpoint: &Path) -> Result<State, Error> {
+    let file = checkpoint.join(STATE);
+    let text = std::fs::read_to_string(&file).map_err(|error| unreadable(&file).with_source(error))?;
+    serde_json::from_str(&text).map_err(|error| unreadable(&file).with_source(error))
 }
 
 fn read(module: Trained, path: &Path) -> Result<Trained, Error> {

@@ -16,11 +16,13 @@ mod schedule;
 pub mod settings;
 mod step;
 pub mod targets;
+#[cfg(test)]
+mod testing;
 mod trainer;
 mod validation;
 
 pub use error::{Error, ErrorKind};
 pub use parameters::Count;
-pub use settings::{Decay, Objective, Part, Peft, Schedule, TrainSettings};
+pub use settings::{Decay, Matrix, Objective, Part, Peft, Schedule, TrainSettings};
 pub use trainer::{Counts, StepReport, Trainer};
 pub use validation::{ValidatedImage, Validation};

@@ -8,6 +8,7 @@ use cytomask_models::loading::state_shapes;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::adapters::adapts;
 use crate::settings::{Part, Peft, TrainSettings};
 use crate::{Error, ErrorKind};
 
@@ -56,7 +57,7 @@ fn tiny_vit_blocks(names: &[String]) -> Vec<String> {
 pub(crate) struct Plan {
     /// Whether it is trained.
     pub(crate) trained: Vec<bool>,
-    /// Weights that LoRA changes.
+    /// Parameters that adapters change.
     pub(crate) adapted: Vec<usize>,
 }
 
@@ -82,28 +83,36 @@ pub(crate) fn plan(names: &[String], settings: &TrainSettings) -> Result<Plan, E
     let in_blocks = |name: &str| block(name).is_some_and(|block| chosen.contains(&block));
     let by_peft = |name: &str| match settings.peft {
         None => true,
-        Some(Peft::Lora { .. }) => false,
+        Some(Peft::Lora { .. } | Peft::Fact { .. } | Peft::Ssf) => false,
         Some(Peft::Attention) => in_blocks(name) && name.contains(".attn."),
         Some(Peft::Bias) => in_blocks(name) && name.ends_with(".bias"),
         Some(Peft::LayerNorm) => in_blocks(name) && (name.contains(".norm1.") || name.contains(".norm2.")),
         Some(Peft::Blocks) => in_blocks(name),
     };
-    let trained = names
+    let fixed = |name: &str| name.strip_prefix("network.").unwrap_or(name).starts_with(CPSAM_FIXED);
+    let trained: Vec<bool> = names
         .iter()
         .map(|name| {
             let held = part_of(name).is_some_and(|part| settings.freeze.contains(&part));
-            let fixed = name.strip_prefix("network.").unwrap_or(name).starts_with(CPSAM_FIXED);
-            !held && !fixed && (!encoder(name) || by_peft(name))
+            !held && !fixed(name) && (!encoder(name) || by_peft(name))
         })
         .collect();
-    let is_adapted = |name: &str| encoder(name) && in_blocks(name) && name.ends_with(".attn.qkv.weight");
-    let adapted = match settings.peft {
-        Some(Peft::Lora { .. }) => (0..names.len()).filter(|&index| is_adapted(&names[index])).collect(),
-        _ => Vec::new(),
+    let all_blocks = settings.peft_blocks.is_empty();
+    let is_adapted =
+        |peft: &Peft, name: &str| encoder(name) && !fixed(name) && adapts(peft, name, in_blocks(name), all_blocks);
+    let adapted: Vec<usize> = match &settings.peft {
+        Some(peft) => (0..names.len()).filter(|&index| is_adapted(peft, &names[index])).collect(),
+        None => Vec::new(),
     };
     let touched = names.iter().zip(&trained).any(|(name, &trained)| trained && encoder(name));
-    if settings.peft.is_some() && adapted.is_empty() && !touched {
-        let message = "peft: this network's image encoder has no parameters of that kind";
+    if let Some(peft) = &settings.peft
+        && adapted.is_empty()
+        && !touched
+    {
+        let message = format!(
+            "peft {}: the image encoder of this network (or the blocks that were named) has no layers that it changes",
+            peft.name()
+        );
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     Ok(Plan { trained, adapted })
@@ -223,6 +232,7 @@ impl ModuleMapper for FirstValues {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Matrix;
 
     #[test]
     fn names_tell_parts_and_blocks() {
@@ -272,13 +282,23 @@ mod tests {
         };
         assert_eq!(trained(None, &[], &[]).0, [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(trained(None, &[], &[Part::ImageEncoder, Part::InstanceDecoder]).0, [5]);
-        assert_eq!(trained(Some(Peft::Lora { rank: 4, alpha: 1.0 }), &[], &[]), (vec![5, 6], vec![1, 3]));
-        assert_eq!(trained(Some(Peft::Lora { rank: 4, alpha: 1.0 }), &[1], &[]), (vec![5, 6], vec![3]));
+        let lora = |matrices: &[Matrix]| Some(Peft::Lora { rank: 4, alpha: 1.0, matrices: matrices.to_vec() });
+        assert_eq!(trained(lora(&Matrix::DEFAULT), &[], &[]), (vec![5, 6], vec![1, 3]));
+        assert_eq!(trained(lora(&[Matrix::K]), &[1], &[]), (vec![5, 6], vec![3]));
+        assert_eq!(trained(Some(Peft::Fact { rank: 4, alpha: 1.0 }), &[], &[]), (vec![5, 6], vec![1, 3]));
+        assert_eq!(trained(Some(Peft::Ssf), &[], &[]), (vec![5, 6], vec![0, 1, 2, 3]));
         assert_eq!(trained(Some(Peft::Attention), &[], &[]).0, [1, 2, 3, 5, 6]);
         assert_eq!(trained(Some(Peft::Bias), &[], &[]).0, [2, 5, 6]);
         assert_eq!(trained(Some(Peft::LayerNorm), &[], &[]).0, [0, 5, 6]);
         assert_eq!(trained(Some(Peft::Blocks), &[], &[]).0, [3, 5, 6]);
         let beyond = TrainSettings { peft: Some(Peft::Blocks), peft_blocks: vec![2], ..TrainSettings::default() };
         assert!(plan(&names, &beyond).unwrap_err().to_string().contains("0 to 1"));
+        // What a network lacks is said by the method's name.
+        for (peft, name) in [(lora(&[Matrix::Mlp]), "lora"), (lora(&[Matrix::Proj]), "lora"), (Some(Peft::Ssf), "ssf")]
+        {
+            let names = if name == "ssf" { &names[4..] } else { &names[..] };
+            let error = plan(names, &TrainSettings { peft, ..TrainSettings::default() }).unwrap_err();
+            assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains(name), "{error}");
+        }
     }
 }

@@ -72,17 +72,63 @@ pub enum Part {
     InstanceDecoder,
 }
 
+/// Weights of a block that LoRA can update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matrix {
+    /// To queries.
+    Q,
+    /// To keys.
+    K,
+    /// To values.
+    V,
+    /// From the attended values.
+    Proj,
+    /// Both of the MLP.
+    Mlp,
+}
+
+impl Matrix {
+    /// Queries and values.
+    pub const DEFAULT: [Self; 2] = [Self::Q, Self::V];
+
+    /// The layers that hold it, as ViT or TinyViT names them.
+    pub(crate) fn layers(self) -> &'static [&'static str] {
+        match self {
+            Self::Q | Self::K | Self::V => &[".attn.qkv"],
+            Self::Proj => &[".attn.proj"],
+            Self::Mlp => &[".mlp.lin1", ".mlp.lin2", ".mlp.fc1", ".mlp.fc2"],
+        }
+    }
+}
+
+fn default_matrices() -> Vec<Matrix> {
+    Matrix::DEFAULT.to_vec()
+}
+
 /// Ways to train few parameters of the image encoder (µSAM's `peft_kwargs`); the rest of the encoder is held fixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Peft {
-    /// Low-rank updates of the query and value projections (Hu et al. 2021).
+    /// Low-rank updates (Hu et al. 2021).
     Lora {
         /// Rows of the narrow side.
         rank: usize,
         /// The update is multiplied by this; µSAM's is 1.
         alpha: f32,
+        /// Of which weights.
+        #[serde(default = "default_matrices")]
+        matrices: Vec<Matrix>,
     },
+    /// Low-rank updates of queries and values whose outer matrices the blocks share (Jie and Deng 2023).
+    Fact {
+        /// Rows of the narrow side.
+        rank: usize,
+        /// The update is multiplied by this; µSAM's is 1.
+        alpha: f32,
+    },
+    /// Scales and shifts of what layers give (Lian et al. 2022).
+    Ssf,
     /// The attention layers (`AttentionSurgery`).
     Attention,
     /// Biases (`BiasSurgery`).
@@ -91,6 +137,30 @@ pub enum Peft {
     LayerNorm,
     /// Whole blocks (`ClassicalSurgery`).
     Blocks,
+}
+
+impl Peft {
+    /// What it is called in flags, messages and files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Lora { .. } => "lora",
+            Self::Fact { .. } => "fact",
+            Self::Ssf => "ssf",
+            Self::Attention => "attention",
+            Self::Bias => "bias",
+            Self::LayerNorm => "layer_norm",
+            Self::Blocks => "blocks",
+        }
+    }
+
+    /// How many times the learning rate of full training it wants: ten where it trains adapters, which begin at nothing and are few
+    /// (measured for LoRA: docs/train.md, "Ten images").
+    pub fn rate_factor(&self) -> f64 {
+        match self {
+            Self::Lora { .. } | Self::Fact { .. } | Self::Ssf => 10.0,
+            Self::Attention | Self::Bias | Self::LayerNorm | Self::Blocks => 1.0,
+        }
+    }
 }
 
 /// Everything that decides how a run goes, apart from its data and first weights.
@@ -218,10 +288,13 @@ impl TrainSettings {
                 "both".into(),
             );
         }
-        if let Some(Peft::Lora { rank, alpha }) = self.peft
+        if let Some(Peft::Lora { rank, alpha, .. } | Peft::Fact { rank, alpha }) = self.peft
             && (rank == 0 || !alpha.is_finite())
         {
             return wrong("rank and alpha", "a rank of at least 1 and a finite alpha", format!("{rank} and {alpha}"));
+        }
+        if matches!(&self.peft, Some(Peft::Lora { matrices, .. }) if matrices.is_empty()) {
+            return wrong("update_matrices", "at least one of q, k, v, proj and mlp", "none".into());
         }
         Ok(())
     }

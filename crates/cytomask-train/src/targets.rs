@@ -109,12 +109,7 @@ fn center_of(positions: &[[u32; 2]], depth: impl Fn([u32; 2]) -> f32) -> [f64; 2
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn labels(rows: &[&str]) -> Labels {
-        let size = [rows.len() as u32, rows[0].len() as u32];
-        let ids = rows.iter().flat_map(|row| row.bytes().map(|byte| u32::from(byte - b'0'))).collect();
-        Labels::from_vec(size, ids).unwrap()
-    }
+    use crate::testing::labels;
 
     #[test]
     fn a_square_by_hand() {

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::adapters::{Adapter, merged};
+use crate::adapters::Adapters;
 use crate::average::Average;
 use crate::data::{Batch, BatchPlan, Batches, Crop, CropSampler, Sample, Store};
 use crate::flow_crops::{FlowCrop, draw, target_maps};
@@ -43,17 +43,20 @@ pub struct StepReport {
     pub learning_rate: f64,
 }
 
-/// What is trained: the network, and matrices beside it.
+/// What is trained: the network, and adapters beside it.
 #[derive(Module, Debug)]
 pub(crate) struct Trained {
     pub(crate) network: Network,
-    pub(crate) adapters: Vec<Adapter>,
+    pub(crate) adapters: Option<Adapters>,
 }
 
 impl Trained {
     /// The network with what the adapters add.
     pub(crate) fn merged(&self) -> Network {
-        merged(self.network.clone(), &self.adapters)
+        match &self.adapters {
+            Some(adapters) => adapters.merged(self.network.clone()),
+            None => self.network.clone(),
+        }
     }
 }
 
@@ -117,7 +120,7 @@ impl Trainer {
         if let Some(norm) = settings.gradient_norm {
             optimizer = optimizer.with_grad_clipping(Some(GradientClippingConfig::Norm(norm)));
         }
-        let mut module = Trained { network, adapters: Vec::new() };
+        let mut module = Trained { network, adapters: None };
         let mut plan = plan(&names(&module), &settings)?;
         module.adapters = module.network.adapters(&plan, settings.peft.as_ref(), settings.seed, device);
         let module = module.map(&mut Prepare { trained: &plan.trained, next: 0 });

@@ -1,5 +1,5 @@
-//! Losses, gradients and ten steps against PyTorch: µSAM's joint training (`parity/training.py`) and Cellpose's (`parity/training_flows.py`);
-//! LoRA against the network it changes.
+//! Losses, gradients and ten steps against PyTorch: µSAM's joint training (`parity/training.py`) and Cellpose's
+//! (`parity/training_flows.py`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use cytomask_models::{BareNetwork, DeviceChoice, Model};
 use cytomask_segment::{PointPrompt, Prompt};
 use cytomask_train::data::{Crop, Sample};
 use cytomask_train::parity::{Batch, FlowBatch};
-use cytomask_train::{Objective, Part, Peft, TrainSettings, Trainer};
+use cytomask_train::{Objective, Part, TrainSettings, Trainer};
 use cytomask_weights::Checkpoint;
 
 const CROP: u32 = 96;
@@ -221,49 +221,6 @@ fn flow_gradients_equal_cellpose() {
     let (loss, gradients) = trainer.flow_gradients_on(&batch).unwrap();
     close(loss, golden["skipping"][0], 1e-5);
     check_gradients(&gradients, &golden, 1e-4);
-}
-
-#[test]
-fn lora_begins_at_the_network_and_merges_into_it() {
-    let lora = |freeze: &[Part]| {
-        let peft = Some(Peft::Lora { rank: 2, alpha: 1.0 });
-        trainer(TrainSettings {
-            peft,
-            freeze: freeze.to_vec(),
-            iterations: 3,
-            warm_up: 1,
-            learning_rate: 1e-2,
-            ..settings()
-        })
-    };
-    let batch = batch();
-    let (plain, _) = trainer(settings()).gradients_on(&batch).unwrap();
-    let mut adapted = lora(&[Part::PromptEncoder, Part::MaskDecoder, Part::InstanceDecoder]);
-    let counts = adapted.counts();
-    // Three blocks, two products of 2 × 32 and 32 × 2 each.
-    assert_eq!(counts.all.trained, 3 * 2 * 2 * 64);
-    assert_eq!(counts.image_encoder.trained, counts.all.trained);
-    let (before, gradients) = adapted.gradients_on(&batch).unwrap();
-    assert_eq!(before, plain, "B is zero");
-    assert!(gradients.iter().all(|(name, _)| name.starts_with("adapters.")), "nothing else is trained");
-    for _ in 0..3 {
-        adapted.step_on(&batch, 1e-2).unwrap();
-    }
-    let (after, _) = adapted.gradients_on(&batch).unwrap();
-    assert!(after[0] + after[1] < before[0] + before[1], "{after:?} {before:?}");
-    // What is exported, run without adapters, does what the adapted network does.
-    let exported: BTreeMap<String, (Vec<usize>, Vec<f32>)> =
-        adapted.exported().into_iter().map(|(name, shape, values)| (name, (shape, values))).collect();
-    let BareNetwork::Sam(sam, Some(decoder)) = network() else { panic!("a SAM was made") };
-    let sam = load_into(sam, &exported, "").unwrap().module;
-    let decoder = load_into(decoder, &exported, cytomask_weights::DECODER_PREFIX).unwrap().module;
-    let merged = Trainer::new(BareNetwork::Sam(sam, Some(decoder)), &device(), settings(), vec![sample()], Vec::new());
-    let (merged, _) = merged.unwrap().gradients_on(&batch).unwrap();
-    assert_eq!(merged, after);
-    assert_ne!(
-        exported["image_encoder.blocks.1.attn.qkv.weight"].1,
-        seeded("image_encoder.blocks.1.attn.qkv.weight", &[96, 32])
-    );
 }
 
 #[test]

@@ -2,8 +2,14 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use cytomask::train::{Decay, Objective, Part, Peft, Schedule, TrainSettings};
+use cytomask::train::{Decay, Matrix, Objective, Part, Peft, Schedule, TrainSettings};
 use cytomask::training::Defaults;
+
+/// Of LoRA: what gave nine tenths of full training's gain on ten images (docs/train.md).
+const LORA_RANK: usize = 8;
+
+/// Of FacT: the paper's.
+const FACT_RANK: usize = 16;
 
 #[derive(Args)]
 #[command(next_help_heading = "Training")]
@@ -29,7 +35,7 @@ pub(crate) struct TrainOptions {
     /// Side that a SAM sees a crop enlarged to; it sees whole images at 1024.
     #[arg(long = "input_side", default_value_t = 1024)]
     input_side: u32,
-    /// Peak learning rate [default: 1e-4; SAM and Cellpose-SAM: 1e-5]
+    /// Peak learning rate [default: 1e-4; SAM and Cellpose-SAM: 1e-5; ten times that with --peft lora, fact or ssf]
     #[arg(long = "learning_rate", alias = "lr")]
     learning_rate: Option<f64>,
     /// Decay of AdamW [default: 0.01; Cellpose-SAM: 0.1]
@@ -56,12 +62,15 @@ pub(crate) struct TrainOptions {
     /// Train few parameters of the image encoder.
     #[arg(long, value_enum)]
     peft: Option<PeftChoice>,
-    /// Rank of LoRA.
-    #[arg(long, default_value_t = 4)]
-    rank: usize,
-    /// Factor of LoRA's updates.
-    #[arg(long, default_value_t = 1.0)]
-    alpha: f32,
+    /// Rank of the updates [default: lora 8, fact 16]
+    #[arg(long)]
+    rank: Option<usize>,
+    /// Factor of the updates of lora and fact [default: 1]
+    #[arg(long)]
+    alpha: Option<f32>,
+    /// Weights that lora updates [default: q,v]
+    #[arg(long = "update_matrices", value_enum, value_delimiter = ',', value_name = "MATRIX")]
+    update_matrices: Vec<MatrixChoice>,
     /// Blocks of the image encoder that --peft changes, from 0 [default: all; with blocks: the last]
     #[arg(long = "peft_blocks", value_delimiter = ',')]
     peft_blocks: Vec<usize>,
@@ -122,8 +131,12 @@ enum PartChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum PeftChoice {
-    /// Low-rank updates of queries and values.
+    /// Low-rank updates of queries and values, or of --update_matrices.
     Lora,
+    /// The same with outer matrices that all blocks share.
+    Fact,
+    /// Scales and shifts of what layers give.
+    Ssf,
     /// Attention layers.
     Attention,
     /// Biases.
@@ -133,18 +146,35 @@ enum PeftChoice {
     /// Whole blocks.
     Blocks,
     #[value(hide = true)]
-    Fact,
-    #[value(hide = true)]
-    Ssf,
-    #[value(hide = true)]
     Adaptformer,
     #[value(hide = true)]
     Qlora,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MatrixChoice {
+    /// To queries.
+    Q,
+    /// To keys.
+    K,
+    /// To values.
+    V,
+    /// After attention.
+    Proj,
+    /// Both of the MLP.
+    Mlp,
+}
+
 impl TrainOptions {
-    /// The settings for a network that predicts flows, or sees images at their own scale.
-    pub(super) fn settings(&self, predicts_flows: bool, own_scale: bool, defaults: &Defaults) -> Result<TrainSettings> {
+    /// The settings for a network that predicts flows, or sees images at their own scale. What no flag says is as in `stored`, the run
+    /// that is gone on with, whatever the defaults have become on this machine or in this version.
+    pub(super) fn settings(
+        &self,
+        predicts_flows: bool,
+        own_scale: bool,
+        defaults: &Defaults,
+        stored: Option<&TrainSettings>,
+    ) -> Result<TrainSettings> {
         let micro_sam = self.schedule == ScheduleChoice::MicroSam;
         let objective = match self.objective {
             ObjectiveChoice::Auto if predicts_flows => Objective::Flows,
@@ -153,32 +183,32 @@ impl TrainOptions {
             ObjectiveChoice::Promptable => Objective::Promptable,
             ObjectiveChoice::Flows => Objective::Flows,
         };
-        let peft = match self.peft {
-            None => None,
-            Some(PeftChoice::Lora) => Some(Peft::Lora { rank: self.rank, alpha: self.alpha }),
-            Some(PeftChoice::Attention) => Some(Peft::Attention),
-            Some(PeftChoice::Bias) => Some(Peft::Bias),
-            Some(PeftChoice::LayerNorm) => Some(Peft::LayerNorm),
-            Some(PeftChoice::Blocks) => Some(Peft::Blocks),
-            Some(other) => {
-                let name = other.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-                bail!("--peft {name}: not supported yet; expected lora, attention, bias, layer_norm or blocks");
-            }
+        let peft = self.peft(stored.and_then(|stored| stored.peft.as_ref()))?;
+        let full_rate = if own_scale { 1e-4 } else { 1e-5 };
+        let usual = TrainSettings {
+            batch_size: if own_scale { defaults.batch_size } else { 1 },
+            crop_side: match (own_scale, predicts_flows) {
+                (true, _) => defaults.crop_side,
+                (_, true) => 224,
+                _ => 512,
+            },
+            learning_rate: full_rate * peft.as_ref().map_or(1.0, Peft::rate_factor),
+            weight_decay: if predicts_flows { 0.1 } else { 0.01 },
+            sub_iterations: if micro_sam { 8 } else { 2 },
+            mask_probability: if micro_sam { 0.5 } else { 0.0 },
+            ..TrainSettings::default()
         };
+        let unsaid = stored.unwrap_or(&usual);
         Ok(TrainSettings {
             objective,
             schedule: if micro_sam { Schedule::MicroSam } else { Schedule::Summed },
             iterations: self.iterations,
-            batch_size: self.batch_size.unwrap_or(if own_scale { defaults.batch_size } else { 1 }),
+            batch_size: self.batch_size.unwrap_or(unsaid.batch_size),
             accumulation: self.accumulation,
-            crop_side: self.patch_shape.unwrap_or(match (own_scale, predicts_flows) {
-                (true, _) => defaults.crop_side,
-                (_, true) => 224,
-                _ => 512,
-            }),
+            crop_side: self.patch_shape.unwrap_or(unsaid.crop_side),
             input_side: self.input_side,
-            learning_rate: self.learning_rate.unwrap_or(if own_scale { 1e-4 } else { 1e-5 }),
-            weight_decay: self.weight_decay.unwrap_or(if predicts_flows { 0.1 } else { 0.01 }),
+            learning_rate: self.learning_rate.unwrap_or(unsaid.learning_rate),
+            weight_decay: self.weight_decay.unwrap_or(unsaid.weight_decay),
             warm_up: self.warm_up,
             decay: match self.lr_schedule {
                 DecayChoice::Polynomial => Decay::Polynomial,
@@ -187,8 +217,8 @@ impl TrainOptions {
                 DecayChoice::Constant => Decay::Constant,
             },
             objects_per_crop: self.objects_per_crop,
-            sub_iterations: self.sub_iterations.unwrap_or(if micro_sam { 8 } else { 2 }),
-            mask_probability: self.mask_probability.unwrap_or(if micro_sam { 0.5 } else { 0.0 }),
+            sub_iterations: self.sub_iterations.unwrap_or(unsaid.sub_iterations),
+            mask_probability: self.mask_probability.unwrap_or(unsaid.mask_probability),
             freeze: self.freeze.iter().map(|part| part.part()).collect(),
             peft,
             peft_blocks: self.peft_blocks.clone(),
@@ -200,6 +230,67 @@ impl TrainOptions {
             ..TrainSettings::default()
         })
     }
+
+    /// How few parameters are trained; ranks and the like that no flag says are as `stored`.
+    fn peft(&self, stored: Option<&Peft>) -> Result<Option<Peft>> {
+        use PeftChoice::{Adaptformer, Attention, Bias, Blocks, Fact, LayerNorm, Lora, Qlora, Ssf};
+        for (flag, given, methods, takes) in [
+            ("rank", self.rank.is_some(), "lora or fact", matches!(self.peft, Some(Lora | Fact))),
+            ("alpha", self.alpha.is_some(), "lora or fact", matches!(self.peft, Some(Lora | Fact))),
+            ("update_matrices", !self.update_matrices.is_empty(), "lora", self.peft == Some(Lora)),
+        ] {
+            if given && !takes {
+                bail!("--{flag}: expected beside --peft {methods}, which alone uses it");
+            }
+        }
+        let Some(choice) = self.peft else { return Ok(None) };
+        Ok(Some(match choice {
+            Lora => {
+                let (rank, alpha, matrices) = match stored {
+                    Some(Peft::Lora { rank, alpha, matrices }) => (*rank, *alpha, matrices.clone()),
+                    _ => (LORA_RANK, 1.0, Matrix::DEFAULT.to_vec()),
+                };
+                let given: Vec<Matrix> = self.update_matrices.iter().map(|matrix| matrix.matrix()).collect();
+                Peft::Lora {
+                    rank: self.rank.unwrap_or(rank),
+                    alpha: self.alpha.unwrap_or(alpha),
+                    matrices: if given.is_empty() { matrices } else { given },
+                }
+            }
+            Fact => {
+                let (rank, alpha) = match stored {
+                    Some(Peft::Fact { rank, alpha }) => (*rank, *alpha),
+                    _ => (FACT_RANK, 1.0),
+                };
+                Peft::Fact { rank: self.rank.unwrap_or(rank), alpha: self.alpha.unwrap_or(alpha) }
+            }
+            Ssf => Peft::Ssf,
+            Attention => Peft::Attention,
+            Bias => Peft::Bias,
+            LayerNorm => Peft::LayerNorm,
+            Blocks => Peft::Blocks,
+            Adaptformer => bail!(
+                "--peft adaptformer: not supported: it adds layers with a ReLU beside every MLP, which cannot be merged into the \
+                 weights, so that no other program could open the model; take --peft lora --update_matrices q,v,mlp"
+            ),
+            Qlora => bail!(
+                "--peft qlora: not supported: nothing here computes from 4-bit weights, and it is activations that fill the memory \
+                 of a training step, not weights; take --peft lora, and a smaller --input_side where memory is short"
+            ),
+        }))
+    }
+}
+
+impl MatrixChoice {
+    fn matrix(self) -> Matrix {
+        match self {
+            Self::Q => Matrix::Q,
+            Self::K => Matrix::K,
+            Self::V => Matrix::V,
+            Self::Proj => Matrix::Proj,
+            Self::Mlp => Matrix::Mlp,
+        }
+    }
 }
 
 impl PartChoice {
@@ -209,6 +300,79 @@ impl PartChoice {
             Self::PromptEncoder => Part::PromptEncoder,
             Self::MaskDecoder => Part::MaskDecoder,
             Self::InstanceDecoder => Part::InstanceDecoder,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use cytomask::training::Hardware;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        options: TrainOptions,
+    }
+
+    /// Of a network that sees images at their own scale, or of a SAM.
+    fn settings(flags: &str, own_scale: bool, stored: Option<&TrainSettings>) -> Result<TrainSettings> {
+        let words = ["train"].into_iter().chain(flags.split_whitespace());
+        let defaults = Hardware::detect(false).defaults(&[256]);
+        Flags::try_parse_from(words)?.options.settings(false, own_scale, &defaults, stored)
+    }
+
+    #[test]
+    fn the_learning_rate_follows_the_method_and_a_flag_goes_before_it() {
+        let rate = |flags: &str, own_scale| settings(flags, own_scale, None).unwrap().learning_rate;
+        for (flags, expected) in [
+            ("", 1e-4),
+            ("--peft lora", 1e-3),
+            ("--peft fact", 1e-3),
+            ("--peft ssf", 1e-3),
+            ("--peft bias", 1e-4),
+            ("--peft blocks", 1e-4),
+        ] {
+            assert!((rate(flags, true) / expected - 1.0).abs() < 1e-9, "{flags}");
+            assert!((10.0 * rate(flags, false) / expected - 1.0).abs() < 1e-9, "{flags}");
+            assert_eq!(rate(&format!("{flags} --learning_rate 3e-5"), true), 3e-5);
+        }
+        let lora = settings("--peft lora", true, None).unwrap().peft;
+        assert_eq!(lora, Some(Peft::Lora { rank: 8, alpha: 1.0, matrices: vec![Matrix::Q, Matrix::V] }));
+        let lora = settings("--peft lora --rank 2 --update_matrices k,mlp", true, None).unwrap().peft;
+        assert_eq!(lora, Some(Peft::Lora { rank: 2, alpha: 1.0, matrices: vec![Matrix::K, Matrix::Mlp] }));
+    }
+
+    #[test]
+    fn a_run_that_is_gone_on_with_keeps_what_no_flag_says() {
+        let begun = TrainSettings {
+            learning_rate: 1e-4,
+            batch_size: 3,
+            peft: Some(Peft::Lora { rank: 4, alpha: 1.0, matrices: Matrix::DEFAULT.to_vec() }),
+            ..settings("--peft lora", true, None).unwrap()
+        };
+        assert_eq!(settings("--peft lora", true, Some(&begun)).unwrap(), begun);
+        // What a flag says is taken, and will be refused as another run's.
+        assert_eq!(settings("--peft lora --lr 1e-3", true, Some(&begun)).unwrap().learning_rate, 1e-3);
+        assert_ne!(settings("--peft lora --rank 8", true, Some(&begun)).unwrap(), begun);
+        // A checkpoint from before there was a choice of matrices.
+        let old: Peft = serde_json::from_str(r#"{"lora": {"rank": 4, "alpha": 1.0}}"#).unwrap();
+        assert_eq!(Some(old), begun.peft);
+    }
+
+    #[test]
+    fn flags_that_a_method_does_not_use_are_refused() {
+        for (flags, words) in [
+            ("--peft ssf --rank 4", ["--rank", "lora or fact"]),
+            ("--alpha 2", ["--alpha", "lora or fact"]),
+            ("--peft fact --update_matrices q", ["--update_matrices", "lora"]),
+            ("--peft adaptformer", ["ReLU", "--peft lora"]),
+            ("--peft qlora", ["4-bit", "--peft lora"]),
+        ] {
+            let message = settings(flags, true, None).unwrap_err().to_string();
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
         }
     }
 }

@@ -43,12 +43,7 @@ pub(super) fn holes(labels: &Labels, id: u32, rect: Rect) -> Vec<[u32; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn labels(rows: &[&str]) -> Labels {
-        let size = [rows.len() as u32, rows[0].len() as u32];
-        let ids = rows.iter().flat_map(|row| row.bytes().map(|byte| u32::from(byte - b'0'))).collect();
-        Labels::from_vec(size, ids).unwrap()
-    }
+    use crate::testing::labels;
 
     #[test]
     fn parts_become_objects() {

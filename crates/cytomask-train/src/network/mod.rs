@@ -12,12 +12,11 @@ use cytomask_image::Rgb;
 use cytomask_models::BareNetwork;
 use cytomask_models::cpsam::CpSam;
 use cytomask_models::cytomask_t::CytomaskT;
-use cytomask_models::layers::QkvOrder;
 use cytomask_models::loading::{NamedTensor, state_dict, state_shapes};
 use cytomask_segment::Prompt;
 use cytomask_weights::DECODER_PREFIX;
 
-use crate::adapters::{Adapter, Projection};
+use crate::adapters::{Adapters, Place};
 use crate::parameters::Plan;
 use crate::settings::Peft;
 use crate::{Error, ErrorKind};
@@ -102,29 +101,23 @@ impl Network {
         }
     }
 
-    /// New LoRA matrices for the projections of the plan.
-    pub(crate) fn adapters(&self, plan: &Plan, peft: Option<&Peft>, seed: u64, device: &Device) -> Vec<Adapter> {
+    /// New adapters for the parameters of the plan; none where the method has none.
+    pub(crate) fn adapters(&self, plan: &Plan, peft: Option<&Peft>, seed: u64, device: &Device) -> Option<Adapters> {
         use rand::SeedableRng;
-        let Some(&Peft::Lora { rank, alpha }) = peft else { return Vec::new() };
         let shapes = state_shapes(self, "");
         // A stream that no step draws from.
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(u64::MAX);
+        // The rows of a TinyViT lie by heads; its table of biases tells it and has a row for each.
         let heads_of = |name: &str| {
-            let table = name.replace("qkv.weight", "attention_biases");
+            let table = format!("{}attention_biases", name.strip_suffix("qkv.weight")?);
             shapes.iter().find(|(name, _)| *name == table).map(|(_, shape)| shape[0])
         };
-        plan.adapted
-            .iter()
-            .map(|&index| {
-                let (name, shape) = &shapes[index];
-                let heads = heads_of(name);
-                let order = if heads.is_some() { QkvOrder::HeadsFirst } else { QkvOrder::PartsFirst };
-                let heads = heads.unwrap_or(1);
-                let at = Projection { index, name: name.clone(), channels: shape[1], order, heads };
-                Adapter::new(at, [rank as f32, alpha], &mut rng, device)
-            })
-            .collect()
+        let place = |&index: &usize| {
+            let (name, shape) = &shapes[index];
+            Place { index, name: name.clone(), shape: shape.clone(), heads: heads_of(name) }
+        };
+        Adapters::new(peft?, plan.adapted.iter().map(place).collect(), &mut rng, device)
     }
 
     /// Tensors as a checkpoint names them.
