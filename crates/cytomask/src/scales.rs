@@ -1,8 +1,8 @@
 //! APG at several scales.
 //!
 //! The built-in network is small, and how well it sees an object depends on how large that appears. Its masks are rated, though: so
-//! APG looks at an image at 1× and at a second scale that follows from the objects found ([`Model::scales_for`]), and of the
-//! objects both show keeps the better rated ([`Apg::merge_scales`]). No hint is needed, and small and large objects may lie in one
+//! APG looks at an image at one or two scales that follow from the objects the maps show at 1× ([`Model::scales_for`]), and of the
+//! objects that two scales show keeps the better rated ([`Apg::merge_scales`]). No hint is needed, and small and large objects may lie in one
 //! image. docs/decisions/0046-several-scales.md has what it gains and costs. A given scale or diameter, `compat` and maps made
 //! elsewhere leave one scale; networks that have no choice of scale never see several.
 
@@ -51,7 +51,7 @@ impl Segmenter {
         Ok(apg.merge_scales(size, found))
     }
 
-    /// The scales for an image; where it is one tile, with the tile's features at the first scale, 1.
+    /// The scales for an image; where it is one tile, and 1 is the first scale, with the tile's features at it.
     pub(crate) fn scales(&self, image: &dyn Pixels) -> Result<(Vec<f32>, Option<TileFeatures>), Error> {
         let tiles = self.plan(image.size(), 1.0)?;
         let natural = self.model().with_scale(ScaleChoice::Fixed(1.0));
@@ -63,7 +63,8 @@ impl Segmenter {
         }
         let features = job::encode_tile(&natural, image, tile)?;
         let scales = Model::scales_for(&Model::object_areas(features.fields(&natural)?));
-        Ok((scales, Some(features)))
+        let known = (scales[0] == 1.0).then_some(features);
+        Ok((scales, known))
     }
 
     /// The objects that this segmenter's scale shows; `known` are the features of its only tile.

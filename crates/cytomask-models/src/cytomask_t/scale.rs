@@ -38,14 +38,14 @@ pub fn automatic_scale(areas: &[u64]) -> f32 {
     }
 }
 
-/// Side of objects, in pixels, below which the second scale of [`scales`] is 2.
+/// Side of objects, in pixels, below which [`scales`] is 2 alone.
 const SMALLER_OBJECT_PX: f64 = 19.0;
 
 /// Side of objects, in pixels, from which the second scale of [`scales`] is below 1.
 const LARGE_OBJECT_PX: f64 = 60.0;
 
-/// The scales at which a strategy that rates its objects looks for them: 1, and 2, √2 or 1 / √2 for objects of small, middling and
-/// large areas, found at 1×; 1 alone when there are none. What counts is √area of the object that the middle one of all objects'
+/// The scales at which a strategy that rates its objects looks for them: 2 for objects of small areas, found at 1×, 1 and √2 for those of
+/// middling, 1 and 1 / √2 for those of large ones; 1 when there are none. What counts is √area of the object that the middle one of all objects'
 /// pixels lies in, so that specks say little.
 pub fn scales(areas: &[u64]) -> Vec<f32> {
     let mut areas = areas.to_vec();
@@ -58,7 +58,7 @@ pub fn scales(areas: &[u64]) -> Vec<f32> {
     });
     match middle.map(|&area| (area as f64).sqrt()) {
         None => vec![1.0],
-        Some(side) if side < SMALLER_OBJECT_PX => vec![1.0, 2.0],
+        Some(side) if side < SMALLER_OBJECT_PX => vec![2.0],
         Some(side) if side < LARGE_OBJECT_PX => vec![1.0, SQRT_2],
         Some(_) => vec![1.0, FRAC_1_SQRT_2],
     }
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn the_second_scale_is_by_size() {
         assert_eq!(scales(&[]), [1.0]);
-        assert_eq!(scales(&[360]), [1.0, 2.0]); // √360 = 18.97
+        assert_eq!(scales(&[360]), [2.0]); // √360 = 18.97
         assert_eq!(scales(&[361]), [1.0, SQRT_2]); // √361 = 19
         assert_eq!(scales(&[3599]), [1.0, SQRT_2]); // √3599 = 59.99
         assert_eq!(scales(&[3600]), [1.0, FRAC_1_SQRT_2]);
