@@ -1,5 +1,6 @@
 //! Networks, checkpoints, the weights registry and device choice. The tensor framework stays here and in cytomask-train.
 
+mod batches;
 pub mod cpsam;
 #[cfg(feature = "flex")]
 mod cpu;

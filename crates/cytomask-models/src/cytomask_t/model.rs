@@ -17,6 +17,7 @@ use super::{
     window::{Window, window_for},
 };
 use crate::{
+    batches::each_batch,
     error::{Error, ErrorKind},
     loading::{TensorSource, load_into, values},
     sam::{MaskDecoder, MaskDecoderConfig, PreparedImage, PromptEncoder, PromptEncoderConfig},
@@ -188,10 +189,6 @@ impl CytomaskT {
                 (self.mask_decoder.prepare(features, positions, dense), (0..inputs.len()).collect())
             }
             None => {
-                let whole = embedding.prepared.get_or_init(|| {
-                    let (features, positions) = (embedding.features.clone(), embedding.positions.clone());
-                    self.mask_decoder.prepare(features, positions, self.prompt_encoder.no_mask())
-                });
                 let mut distinct = windows.to_vec();
                 distinct.dedup();
                 let image_of = windows.iter().scan(0, |index, window| {
@@ -199,7 +196,7 @@ impl CytomaskT {
                     Some(*index)
                 });
                 let starts: Vec<[usize; 2]> = distinct.iter().map(|window| [window.y, window.x]).collect();
-                (whole.windows(&starts, [h, w]), image_of.collect::<Vec<usize>>())
+                (self.prepared(embedding).windows(&starts, [h, w]), image_of.collect::<Vec<usize>>())
             }
         };
         let all = self.mask_decoder.output_hypernetworks_mlps.len();
@@ -244,6 +241,14 @@ impl CytomaskT {
             })
             .collect();
         Ok(candidates.chunks_exact(masks).map(<[Candidate]>::to_vec).collect())
+    }
+
+    /// What prompts without masks share.
+    fn prepared<'a>(&self, embedding: &'a CytomaskTEmbedding) -> &'a PreparedImage {
+        embedding.prepared.get_or_init(|| {
+            let (features, positions) = (embedding.features.clone(), embedding.positions.clone());
+            self.mask_decoder.prepare(features, positions, self.prompt_encoder.no_mask())
+        })
     }
 
     /// Mask prompts at stride 4, `[B, 1, H / 4, W / 4]`. Logits at stride 2, as this network gives them, are averaged.
@@ -336,17 +341,23 @@ impl PromptModel for CytomaskT {
         let key = |&index: &usize| (form(&prompts[index]), size(index), windows[index]);
         let mut order: Vec<usize> = (0..prompts.len()).collect();
         order.sort_by_key(key);
+        let batches: Vec<&[usize]> = order
+            .chunk_by(|&a, &b| form(&prompts[a]) == form(&prompts[b]) && size(a) == size(b))
+            .flat_map(|run| run.chunks(self.options.prompt_batch.max(1)))
+            .collect();
+        if prompts.iter().any(|prompt| prompt.mask.is_none()) {
+            // Now: a thread that waits for it within a batch would wait for itself.
+            self.prepared(embedding);
+        }
+        let answers = each_batch(&embedding.features, &batches, |batch| {
+            let of_batch: Vec<Prompt> = batch.iter().map(|&index| inputs[index].clone()).collect();
+            let masks: Vec<_> = batch.iter().map(|&index| prompts[index].mask.as_deref()).collect();
+            let of_windows: Vec<Window> = batch.iter().map(|&index| windows[index]).collect();
+            self.decode_batch(embedding, &of_windows, &of_batch, &masks, multimask)
+        })?;
         let mut decoded: Vec<Vec<Candidate>> = vec![Vec::new(); prompts.len()];
-        for run in order.chunk_by(|&a, &b| form(&prompts[a]) == form(&prompts[b]) && size(a) == size(b)) {
-            for batch in run.chunks(self.options.prompt_batch.max(1)) {
-                let of_batch: Vec<Prompt> = batch.iter().map(|&index| inputs[index].clone()).collect();
-                let masks: Vec<_> = batch.iter().map(|&index| prompts[index].mask.as_deref()).collect();
-                let of_windows: Vec<Window> = batch.iter().map(|&index| windows[index]).collect();
-                let answers = self.decode_batch(embedding, &of_windows, &of_batch, &masks, multimask)?;
-                for (&index, answer) in batch.iter().zip(answers) {
-                    decoded[index] = answer;
-                }
-            }
+        for (&index, answer) in batches.into_iter().flatten().zip(answers.into_iter().flatten()) {
+            decoded[index] = answer;
         }
         Ok(decoded)
     }

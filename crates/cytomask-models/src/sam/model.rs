@@ -18,6 +18,7 @@ use super::{
     prompt_encoder::PromptEncoder,
 };
 use crate::{
+    batches::each_batch,
     error::{Error, ErrorKind},
     loading::values,
     precision::{Precision, SetPrecision},
@@ -243,6 +244,12 @@ impl SamPredictor {
         self.instance_decoder.is_some()
     }
 
+    /// What prompts without masks share.
+    fn prepared<'a>(&self, embedding: &'a SamEmbedding) -> &'a PreparedImage {
+        let SamEmbedding { features, frame, prepared } = embedding;
+        prepared.get_or_init(|| self.sam.prepare(features.clone(), frame.padded, None))
+    }
+
     /// Decodes prompts of one form whose coordinates are already in pixels of the network's input.
     fn decode_batch(
         &self,
@@ -254,9 +261,7 @@ impl SamPredictor {
         let [_, _, h, w] = embedding.features.dims();
         let of_prompts = mask_prompts(prompts, [4 * h, 4 * w], &self.device)?
             .map(|masks| self.sam.prepare(embedding.features.clone(), frame.padded, Some(masks)));
-        let image = of_prompts.as_ref().unwrap_or_else(|| {
-            embedding.prepared.get_or_init(|| self.sam.prepare(embedding.features.clone(), frame.padded, None))
-        });
+        let image = of_prompts.as_ref().unwrap_or_else(|| self.prepared(embedding));
         // Mask 0 is trained for clear prompts, the others for ambiguous ones.
         let chosen = if multimask { 1..self.sam.mask_decoder.output_hypernetworks_mlps.len() } else { 0..1 };
         let per_prompt = chosen.len();
@@ -345,12 +350,18 @@ impl PromptModel for SamPredictor {
         multimask: bool,
     ) -> Result<Vec<Vec<Candidate>>, Error> {
         let scaled: Vec<Prompt> = prompts.iter().map(|prompt| scale_prompt(prompt, &embedding.frame)).collect();
-        let mut answers: Vec<Vec<Candidate>> = prompts.iter().map(|_| Vec::new()).collect();
-        for batch in batches(prompts, self.options.prompt_batch) {
+        let batches = batches(prompts, self.options.prompt_batch);
+        if prompts.iter().any(|prompt| prompt.mask.is_none()) {
+            // Now: a thread that waits for it within a batch would wait for itself.
+            self.prepared(embedding);
+        }
+        let decoded = each_batch(&embedding.features, &batches, |batch| {
             let of_one_form: Vec<Prompt> = batch.iter().map(|&index| scaled[index].clone()).collect();
-            for (index, answer) in batch.into_iter().zip(self.decode_batch(embedding, &of_one_form, multimask)?) {
-                answers[index] = answer;
-            }
+            self.decode_batch(embedding, &of_one_form, multimask)
+        })?;
+        let mut answers: Vec<Vec<Candidate>> = prompts.iter().map(|_| Vec::new()).collect();
+        for (index, answer) in batches.into_iter().flatten().zip(decoded.into_iter().flatten()) {
+            answers[index] = answer;
         }
         Ok(answers)
     }
