@@ -6,8 +6,8 @@
 //! time ([`Level::best`]): AVX-512, AVX2 with FMA, NEON, or whatever the compiler makes of plain loops. Results of the
 //! levels differ by rounding only; on one machine they do not depend on the number of threads.
 //!
-//! Products also come in bf16 (`bf16.rs`), products and convolutions in 8 bits (`int8.rs`, `conv8.rs`): exact integer sums of
-//! rounded inputs and weights.
+//! Products also come in bf16 (`bf16.rs`), products, convolutions and attention in 8 bits (`int8.rs`, `conv8.rs`,
+//! `map_attention/eight.rs`): exact integer sums of rounded inputs and weights.
 //!
 //! All `unsafe` of the project is in `tile.rs`, `tile/registers.rs`, `bf16.rs`, `int8_tile.rs`, `int8_strip.rs` and `winograd_lanes.rs`
 //! (loads and stores through pointers, bounds checked before each call) and in the one-line calls of functions compiled for an
