@@ -63,12 +63,8 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
         Some(folder) if arguments.resume => Trainer::stored_settings(folder)?,
         _ => None,
     };
-    let mut settings = arguments.options.settings(
-        model.flow_predictor().is_some(),
-        model.scale().is_some(),
-        &defaults,
-        stored.as_ref(),
-    )?;
+    let of_model = [model.flow_predictor().is_some(), model.scale().is_some(), hardware.accelerated];
+    let mut settings = arguments.options.settings(of_model, &defaults, stored.as_ref())?;
     settings.augmentation = arguments.data.augment;
     let apg = Strategy::apg_for(&model);
     let sha256 = (!arguments.from_scratch).then(|| cytomask::model_sha256(&model)).transpose()?;

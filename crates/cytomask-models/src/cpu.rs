@@ -67,6 +67,12 @@ impl Values {
         }
     }
 
+    /// As the backend holds them.
+    #[cfg(feature = "autodiff")]
+    pub(crate) fn into_tensor(self) -> FlexTensor {
+        self.0
+    }
+
     /// As a vector: without a copy where nobody else refers to the memory.
     pub(crate) fn into_vec(self) -> Vec<f32> {
         self.0.into_data().try_into_vec().unwrap_or_default()

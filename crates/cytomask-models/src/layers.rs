@@ -222,6 +222,33 @@ pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     burn::tensor::activation::relu(x)
 }
 
+/// `run(part, inputs)`, a part of a network. Where gradients are recorded and the framework's balanced checkpointing is on
+/// (`Device::gradient_checkpointing`), nothing is kept but its inputs, and it is run again on the way back; on the CPU.
+///
+/// `run` must give the same when it is run again, and use no tensors but its arguments': gradients reach those alone.
+pub(crate) fn recomputed<M: Module + 'static, const I: usize, const D: usize>(
+    part: &M,
+    inputs: [Tensor<D>; I],
+    run: impl Fn(&M, [Tensor<D>; I]) -> Tensor<D> + Clone + Send + 'static,
+) -> Tensor<D> {
+    #[cfg(feature = "autodiff")]
+    if recomputes(&inputs) {
+        return gradients::recomputed(part, inputs, run);
+    }
+    run(part, inputs)
+}
+
+/// Whether [`recomputed`] runs a part with these inputs again.
+pub(crate) fn recomputes<const D: usize>(inputs: &[Tensor<D>]) -> bool {
+    #[cfg(feature = "autodiff")]
+    return gradients::recomputes(inputs);
+    #[cfg(not(feature = "autodiff"))]
+    {
+        let _ = inputs;
+        false
+    }
+}
+
 /// Softmax over the last axis.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     burn::tensor::activation::softmax(x, D - 1)

@@ -137,7 +137,9 @@ impl Trainer {
             );
             Err(Error::new(ErrorKind::Checkpoint, message))
         };
-        if state.settings != self.settings {
+        // What is computed again and what is kept changes no gradient.
+        let stored = TrainSettings { recompute: self.settings.recompute, ..state.settings.clone() };
+        if stored != self.settings {
             return other("settings", format!("{:?}", state.settings), format!("{:?}", self.settings));
         }
         let images = [self.batches.plan().store.len(), self.validation.len()];

@@ -8,11 +8,14 @@ use cytomask_models::loading::{NamedTensor, state_dict, values};
 use cytomask_segment::Prompt;
 
 use crate::data::Crop;
+use crate::losses::distance_map_loss;
 use crate::network::{Network, Query, Trainable, flows::flow_loss};
 use crate::parameters::names;
-use crate::step::{best_outputs, chosen, round_loss, targets_of, truth_of};
+use crate::step::{Losses, Wanted, best_outputs, chosen, round_loss, targets_of, truth_of};
 use crate::trainer::Trainer;
-use crate::{Error, ErrorKind, losses};
+use crate::{Error, ErrorKind};
+
+const BOTH: Wanted = Wanted { maps: true, masks: true };
 
 /// By name.
 pub type Gradients = Vec<(String, Vec<f32>)>;
@@ -43,9 +46,8 @@ impl Trainer {
     /// # Errors
     /// `Unsupported` for a network that is not promptable.
     pub fn gradients_on(&self, batch: &Batch) -> Result<([f32; 2], Gradients), Error> {
-        let [masks, maps] = self.losses_on(batch)?;
-        let found = [&masks, &maps].map(|loss| loss.clone().into_scalar());
-        Ok((found, self.named(masks + maps)))
+        let (found, loss) = self.losses_on(batch, BOTH)?;
+        Ok((found, self.named(loss)))
     }
 
     /// One optimizer step for the sum of both losses at `learning_rate`.
@@ -53,9 +55,8 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::gradients_on`].
     pub fn step_on(&mut self, batch: &Batch, learning_rate: f64) -> Result<[f32; 2], Error> {
-        let [masks, maps] = self.losses_on(batch)?;
-        let found = [&masks, &maps].map(|loss| loss.clone().into_scalar());
-        self.descend(masks + maps, learning_rate);
+        let (found, loss) = self.losses_on(batch, BOTH)?;
+        self.descend(loss, learning_rate);
         Ok(found)
     }
 
@@ -64,13 +65,11 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::gradients_on`].
     pub fn steps_on(&mut self, batch: &Batch, learning_rate: f64) -> Result<[f32; 2], Error> {
-        let mut found = [0.0; 2];
-        for (index, value) in found.iter_mut().enumerate() {
-            let loss = self.losses_on(batch)?[index].clone();
-            *value = loss.clone().into_scalar();
-            self.descend(loss, learning_rate);
-        }
-        Ok(found)
+        let ([masks, _], loss) = self.losses_on(batch, Wanted { maps: false, ..BOTH })?;
+        self.descend(loss, learning_rate);
+        let ([_, maps], loss) = self.losses_on(batch, Wanted { masks: false, ..BOTH })?;
+        self.descend(loss, learning_rate);
+        Ok([masks, maps])
     }
 
     /// The loss of flows and its gradients by name.
@@ -98,31 +97,40 @@ impl Trainer {
         self.network().export()
     }
 
-    fn losses_on(&self, batch: &Batch) -> Result<[Tensor<1>; 2], Error> {
-        match self.module.merged() {
-            Network::Sam(network) => self.given(&network, batch),
-            Network::CytomaskT(network) => self.given(&network, batch),
-            Network::CpSam(_) => Err(unsupported()),
-        }
+    /// Losses of the masks and of the maps, 0 where not wanted, and the graph of their sum.
+    fn losses_on(&self, batch: &Batch, wanted: Wanted) -> Result<([f32; 2], Tensor<1>), Error> {
+        let found = match self.module.merged() {
+            Network::Sam(network) => self.given(&network, batch, wanted)?,
+            Network::CytomaskT(network) => self.given(&network, batch, wanted)?,
+            Network::CpSam(_) => return Err(unsupported()),
+        };
+        let values = [&found.masks, &found.maps].map(|loss| loss.clone().map_or(0.0, Tensor::into_scalar));
+        Ok((values, found.sum().ok_or_else(unsupported)?))
     }
 
-    fn given<N: Trainable>(&self, network: &N, batch: &Batch) -> Result<[Tensor<1>; 2], Error> {
+    fn given<N: Trainable>(&self, network: &N, batch: &Batch, wanted: Wanted) -> Result<Losses, Error> {
         let images: Vec<&Rgb> = batch.crops.iter().map(|crop| &crop.image).collect();
         let features = network.features(&images, false, &self.device)?;
-        let mut all = Vec::new();
-        for (image, (crop, rounds)) in batch.crops.iter().zip(&batch.rounds).enumerate() {
-            let mut masks = None;
-            for (round, prompts) in rounds.iter().enumerate() {
-                let ids: Vec<u32> = (1..=prompts.len() as u32).collect();
-                let query = Query { prompts, masks, multimask: round == 0, offset: [0; 2] };
-                let decoded = network.decode(&features, image, &query)?;
-                all.push(round_loss(&decoded, truth_of(crop, &ids, &self.device)));
-                masks = Some(chosen(decoded.coarse, &best_outputs(&decoded.predicted_iou)));
+        let mut losses = Losses::default();
+        if wanted.masks {
+            let mut all = Vec::new();
+            for (image, (crop, rounds)) in batch.crops.iter().zip(&batch.rounds).enumerate() {
+                let mut masks = None;
+                for (round, prompts) in rounds.iter().enumerate() {
+                    let ids: Vec<u32> = (1..=prompts.len() as u32).collect();
+                    let query = Query { prompts, masks, multimask: round == 0, offset: [0; 2] };
+                    let decoded = network.decode(&features, image, &query)?;
+                    all.push(round_loss(&decoded, truth_of(crop, &ids, &self.device)));
+                    masks = Some(chosen(decoded.coarse, &best_outputs(&decoded.predicted_iou)));
+                }
             }
+            let count = all.len() as f32;
+            losses.masks = Some(Tensor::cat(all, 0).sum() / count);
         }
-        let count = all.len() as f32;
-        let maps = losses::distance_map_loss(network.maps(&features)?, targets_of(&batch.crops, &self.device));
-        Ok([Tensor::cat(all, 0).sum() / count, maps])
+        if wanted.maps {
+            losses.maps = Some(distance_map_loss(network.maps(&features)?, targets_of(&batch.crops, &self.device)));
+        }
+        Ok(losses)
     }
 
     fn descend(&mut self, loss: Tensor<1>, learning_rate: f64) {

@@ -212,7 +212,7 @@ pub struct TrainSettings {
     pub patience: Option<u64>,
     /// Blocks of Cellpose-SAM are left out of a step with a probability that rises to this.
     pub stochastic_depth: f64,
-    /// Whether cheap operations are computed again for gradients instead of being kept.
+    /// Whether parts of the network are computed again for gradients instead of keeping what lies between their inputs and results.
     pub recompute: bool,
     /// Seed of sampling and augmentation.
     pub seed: u64,

@@ -83,9 +83,10 @@ pub(crate) struct TrainOptions {
     /// Largest probability to leave out a block of Cellpose-SAM in a step.
     #[arg(long = "stochastic_depth", default_value_t = 0.4)]
     stochastic_depth: f64,
-    /// Compute cheap operations again for gradients instead of keeping their results: less memory, more time.
-    #[arg(long)]
-    recompute: bool,
+    /// Compute parts of the network again for gradients instead of keeping what lies between: less memory; auto: on for SAM and
+    /// Cellpose-SAM on the CPU.
+    #[arg(long, value_enum, default_value_t = RecomputeChoice::Auto)]
+    recompute: RecomputeChoice,
     /// Seed of sampling and augmentation.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -102,6 +103,13 @@ enum ObjectiveChoice {
     Promptable,
     /// Cellpose's flows and cell probability.
     Flows,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RecomputeChoice {
+    Auto,
+    On,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -166,12 +174,11 @@ enum MatrixChoice {
 }
 
 impl TrainOptions {
-    /// The settings for a network that predicts flows, or sees images at their own scale. What no flag says is as in `stored`, the run
-    /// that is gone on with, whatever the defaults have become on this machine or in this version.
+    /// The settings for a network that predicts flows, or sees images at their own scale, perhaps on a graphics card. What no flag says
+    /// is as in `stored`, the run that is gone on with, whatever the defaults have become on this machine or in this version.
     pub(super) fn settings(
         &self,
-        predicts_flows: bool,
-        own_scale: bool,
+        [predicts_flows, own_scale, accelerated]: [bool; 3],
         defaults: &Defaults,
         stored: Option<&TrainSettings>,
     ) -> Result<TrainSettings> {
@@ -225,7 +232,11 @@ impl TrainOptions {
             average: self.ema,
             patience: self.early_stopping,
             stochastic_depth: self.stochastic_depth,
-            recompute: self.recompute,
+            // The built-in model's crops are small: nothing would be saved that is scarce.
+            recompute: match self.recompute {
+                RecomputeChoice::Auto => !own_scale && !accelerated,
+                choice => choice == RecomputeChoice::On,
+            },
             seed: self.seed,
             ..TrainSettings::default()
         })

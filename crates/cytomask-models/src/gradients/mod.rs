@@ -10,6 +10,7 @@ mod linear;
 mod norm;
 mod operation;
 mod pointwise;
+mod recomputed;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub(crate) use convolution::{conv_transpose2x2, conv2d, holds};
 pub(crate) use linear::linear;
 pub(crate) use norm::{batch_norm, instance_norm, layer_norm};
 pub(crate) use pointwise::{gelu, relu, upsample2};
+pub(crate) use recomputed::{recomputed, recomputes};
 
 /// A tensor that gradients are recorded for.
 type Recorded = FloatTensor<Autodiff<Flex>>;
@@ -63,7 +65,8 @@ pub(crate) fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     allowed() && x.dtype() == DType::F32 && x.is_autodiff() && x.device().inner() == Device::flex()
 }
 
-/// Whether the framework's own operations around ours keep or recompute what their ways back need. Ours keep it either way.
+/// Whether the framework's own operations around ours keep or recompute what their ways back need. Single ones of ours keep it either
+/// way; parts of a network are run again ([`recomputed`]).
 type Strategy = GradientCheckpointingStrategy;
 
 fn strategy<const D: usize>(x: &Tensor<D>) -> Strategy {

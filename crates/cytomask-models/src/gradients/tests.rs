@@ -1,8 +1,16 @@
 //! Each operation, and whole networks, against the framework's own differentiation.
 
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use burn::{
-    module::{Module, ModuleVisitor, Param},
-    tensor::{Device, Gradients, Tensor, TensorData, activation::sigmoid},
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{Device, GradientCheckpointingStrategy, Gradients, Tensor, TensorData, activation::sigmoid},
 };
 use cytomask_segment::{BoxPrompt, Prompt};
 
@@ -18,8 +26,31 @@ use crate::{
     unetr::{UNETR_MICRO_SAM, Unetr, UnetrConfig, UpsamplerKind},
 };
 
+thread_local! {
+    /// Whether what this thread makes up lets graphs compute again what can be.
+    static RECOMPUTES: Cell<bool> = const { Cell::new(false) };
+}
+
 fn device() -> Device {
-    Device::flex().autodiff()
+    let device = Device::flex().autodiff();
+    if RECOMPUTES.get() { device.gradient_checkpointing() } else { device }
+}
+
+/// Runs something on a network that has the parts of it run again.
+fn recomputing<M: Module, T>(network: &M, run: impl FnOnce(&M) -> T) -> T {
+    RECOMPUTES.set(true);
+    let result = run(&network.clone().map(&mut Recompute));
+    RECOMPUTES.set(false);
+    result
+}
+
+/// As the trainer does it.
+struct Recompute;
+
+impl ModuleMapper for Recompute {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|x| x.with_gradient_checkpointing_strategy(GradientCheckpointingStrategy::Balanced))
+    }
 }
 
 /// Seeded values in ±1.
@@ -162,26 +193,36 @@ impl ModuleVisitor for Collect<'_> {
     }
 }
 
-/// A loss and all gradients of a network, by the loops and by the framework.
+/// Shape and gradient of each parameter.
+type ByParameter = Vec<(Vec<usize>, Option<Vec<f32>>)>;
+
+/// A loss and all gradients of a network, by the loops and by the framework; and with its parts run again.
 fn assert_network_agrees<M: Module>(network: &M, loss: impl Fn(&M) -> Tensor<1>) {
-    let run = || {
+    let run = |network: &M| {
         let loss = loss(network);
         let gradients = loss.backward();
         let mut collect = Collect { gradients: &gradients, found: Vec::new() };
         network.visit(&mut collect);
         (loss.into_scalar::<f32>(), collect.found)
     };
-    let ((loss, found), (expected_loss, expected)) = (run(), by_framework(run));
+    let (found, expected) = (run(network), by_framework(|| run(network)));
+    assert_gradients_agree(&found, &expected, 1e-4);
+    assert_gradients_agree(&recomputing(network, run), &found, 1e-5);
+}
+
+fn assert_gradients_agree(found: &(f32, ByParameter), expected: &(f32, ByParameter), tolerance: f32) {
+    let ((loss, found), (expected_loss, expected)) = (found, expected);
     assert!((loss - expected_loss).abs() <= 1e-5 * expected_loss.abs(), "loss {loss}, expected {expected_loss}");
     let largest = expected.iter().flat_map(|(_, values)| values.iter().flatten()).fold(0.0_f32, |a, b| a.max(b.abs()));
     let mut trained = 0;
     let mut wrong = Vec::new();
-    for (index, ((shape, found), (_, expected))) in found.iter().zip(&expected).enumerate() {
+    assert_eq!(found.len(), expected.len(), "parameters");
+    for (index, ((shape, found), (_, expected))) in found.iter().zip(expected).enumerate() {
         assert_eq!(found.is_some(), expected.is_some(), "parameter {index} {shape:?}");
         if let (Some(found), Some(expected)) = (found, expected) {
             let [error, most] = difference(found, expected);
             // Sums that cancel to nothing, as those of biases before a norm, are as exact as their parts.
-            if error > 1e-4 * most && error > 2e-6 * largest {
+            if error > tolerance * most && error > 2e-6 * largest {
                 wrong.push(format!("parameter {index} {shape:?}: off by {error:.2e} of {most:.2e}"));
             }
             trained += usize::from(most > 0.0);
@@ -250,5 +291,70 @@ fn sam_and_its_instance_decoder_agree() {
         assert_network_agrees(&decoder, |decoder| {
             weighed("maps", decoder.forward(made_up("embedding", [2, 32, 6, 10])).unwrap())
         });
+    }
+}
+
+#[test]
+fn a_part_is_run_again_where_checkpointing_is_on() {
+    let norm = filled(layers::LayerNorm::new(7, 1e-5, &Device::flex())).unwrap().train();
+    let runs = |norm: &layers::LayerNorm| {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let y = layers::recomputed(norm, [made_up("x", [5, 7])], move |norm, [x]| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            norm.forward(x)
+        });
+        let there = count.load(Ordering::Relaxed);
+        assert!(norm.weight.val().grad(&y.sum().backward()).is_some());
+        [there, count.load(Ordering::Relaxed)]
+    };
+    assert_eq!(runs(&norm), [1, 1]);
+    assert_eq!(recomputing(&norm, runs), [1, 2]);
+}
+
+/// Holds every third parameter fixed.
+struct Fix {
+    next: usize,
+}
+
+impl ModuleMapper for Fix {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        self.next += 1;
+        if self.next.is_multiple_of(3) { param.set_require_grad(false) } else { param }
+    }
+}
+
+/// With parameters held fixed, with one that is computed as with LoRA, and with an input that gradients are wanted for, through parts
+/// of one input and of two.
+#[test]
+fn parts_run_again_lose_no_gradient() {
+    let encoder = filled(ImageEncoder::new(&SMALL_SAM.encoder, &Device::flex())).unwrap();
+    let config = UnetrConfig { embed_channels: 32, features: [32, 16, 8, 4], ..UNETR_MICRO_SAM };
+    let decoder = filled(Unetr::new(&config, &Device::flex())).unwrap();
+    let trained = (encoder, decoder).train();
+    let run = |network: &(ImageEncoder, Unetr)| {
+        let mut network = network.clone();
+        let (image, update) = (made_up("image", [2 * 3 * 96, 160]).require_grad(), made_up("update", [96, 32]));
+        let update = update.require_grad();
+        let weight = &mut network.0.blocks[1].attn.qkv.weight;
+        *weight = weight.clone().map(|weight| weight + update.clone() * 0.1);
+        let x = image.clone().reshape([2, 3, 96, 160]);
+        let loss = weighed("maps", network.1.forward(network.0.forward(x).unwrap()).unwrap());
+        let gradients = loss.backward();
+        let mut collect = Collect { gradients: &gradients, found: Vec::new() };
+        network.visit(&mut collect);
+        for leaf in [image, update] {
+            let found = leaf.grad(&gradients).expect("a gradient of the leaf");
+            collect.found.push((leaf.dims().to_vec(), Some(values(found))));
+        }
+        (loss.into_scalar::<f32>(), collect.found)
+    };
+    for first in 0..4 {
+        // At last the whole encoder: gradients flow through it to the image all the same.
+        let fixed = match first {
+            3 => (trained.0.clone().no_grad(), trained.1.clone()),
+            _ => trained.clone().map(&mut Fix { next: first }),
+        };
+        assert_gradients_agree(&recomputing(&fixed, run), &run(&fixed), 1e-5);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     error::Error,
     layers::{
         Activation, Around, Conv2d, LAYER_NORM_EPS, LayerNorm, LayerNorm2d, Linear, MapAttention, Positions, QkvOrder,
-        layer_norm, linear, map_attention, parameter, resampled_table, resize_bilinear,
+        layer_norm, linear, map_attention, parameter, recomputed, resampled_table, resize_bilinear,
     },
 };
 
@@ -167,8 +167,10 @@ impl Block {
     /// # Shapes
     /// `[N, h, w, C]` → `[N, h, w, C]`
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.attn.forward(x, &self.norm1, self.window);
-        self.mlp.forward(x, &self.norm2)
+        recomputed(self, [x], |block, [x]| {
+            let x = block.attn.forward(x, &block.norm1, block.window);
+            block.mlp.forward(x, &block.norm2)
+        })
     }
 }
 

@@ -11,7 +11,9 @@ use burn::{
 #[cfg(feature = "flex")]
 use super::blocked::BlockedImage;
 use super::{config::MaskDecoderConfig, transformer::TwoWayTransformer};
-use crate::layers::{ConvTranspose2d, Embedding, LAYER_NORM_EPS, LayerNorm2d, Mlp, gelu, layer_norm, linear};
+use crate::layers::{
+    ConvTranspose2d, Embedding, LAYER_NORM_EPS, LayerNorm2d, Mlp, gelu, layer_norm, linear, recomputed, recomputes,
+};
 
 /// Mask decoder. Field names are the checkpoint's keys under `mask_decoder.`.
 #[derive(Module, Debug)]
@@ -116,7 +118,31 @@ impl MaskDecoder {
         sparse: Tensor<3>,
         dense: Tensor<4>,
     ) -> DecodedMasks {
-        self.plain(embedding + dense, positions, sparse, 0..self.output_hypernetworks_mlps.len())
+        let inputs = [embedding, positions, sparse.unsqueeze_dim(0), dense];
+        if !recomputes(&inputs) {
+            let [embedding, positions, sparse, dense] = inputs;
+            return self.all(embedding + dense, positions, sparse.squeeze_dim(0));
+        }
+        let ([_, prompts, ..], masks) = (inputs[2].dims(), self.output_hypernetworks_mlps.len());
+        let [_, _, h, w] = inputs[0].dims();
+        // A part has one result: what belongs to a prompt, in one row.
+        let rows = recomputed(self, inputs, move |decoder, [embedding, positions, sparse, dense]| {
+            let found = decoder.all(embedding + dense, positions, sparse.squeeze_dim(0));
+            let (logits, tokens) = (found.logits.flatten::<2>(1, 3), found.mask_tokens.flatten::<2>(1, 2));
+            Tensor::cat(vec![logits, tokens, found.predicted_iou], 1).unsqueeze::<4>()
+        });
+        let [_, _, _, length] = rows.dims();
+        let rows = rows.reshape([prompts, length]);
+        let (pixels, iou) = (16 * h * w * masks, length - masks);
+        DecodedMasks {
+            logits: rows.clone().slice_dim(1, 0..pixels).reshape([prompts, masks, 4 * h, 4 * w]),
+            mask_tokens: rows.clone().slice_dim(1, pixels..iou).reshape([prompts, masks, (iou - pixels) / masks]),
+            predicted_iou: rows.slice_dim(1, iou..length),
+        }
+    }
+
+    fn all(&self, keys: Tensor<4>, positions: Tensor<4>, sparse: Tensor<3>) -> DecodedMasks {
+        self.plain(keys, positions, sparse, 0..self.output_hypernetworks_mlps.len())
     }
 
     fn plain(&self, keys: Tensor<4>, positions: Tensor<4>, sparse: Tensor<3>, masks: Range<usize>) -> DecodedMasks {

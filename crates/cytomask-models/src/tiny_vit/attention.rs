@@ -8,7 +8,7 @@ use burn::{
 use super::encoder::depthwise;
 use crate::layers::{
     Activation, Around, ConvBn, LayerNorm, Linear, MapAttention, Positions, QkvOrder, TORCH_NORM_EPS, map_attention,
-    parameter,
+    parameter, recomputed,
 };
 
 /// Attention, local convolution and MLP of one block.
@@ -34,9 +34,11 @@ impl TinyVitBlock {
     /// # Shapes
     /// `[N, H, W, C]` → `[N, H, W, C]`, any `H`, `W`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.attn.forward(x);
-        let x = self.local_conv.forward_last(x, Activation::None, None, Activation::None);
-        self.mlp.forward(x)
+        recomputed(self, [x], |block, [x]| {
+            let x = block.attn.forward(x);
+            let x = block.local_conv.forward_last(x, Activation::None, None, Activation::None);
+            block.mlp.forward(x)
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use burn::{
 use super::{attention::TinyVitBlock, config::TinyVitConfig};
 use crate::{
     error::Error,
-    layers::{Activation, Conv2d, ConvBn, LayerNorm2d},
+    layers::{Activation, Conv2d, ConvBn, LayerNorm2d, recomputed},
 };
 
 /// Image encoder of MobileSAM. Field names are the checkpoint's keys under `image_encoder.`.
@@ -205,9 +205,11 @@ impl MbConv {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.conv1.forward_last(x.clone(), Activation::Gelu, None, Activation::None);
-        let y = self.conv2.forward_last(y, Activation::Gelu, None, Activation::None);
-        self.conv3.forward_last(y, Activation::None, Some(x), Activation::Gelu)
+        recomputed(self, [x], |block, [x]| {
+            let y = block.conv1.forward_last(x.clone(), Activation::Gelu, None, Activation::None);
+            let y = block.conv2.forward_last(y, Activation::Gelu, None, Activation::None);
+            block.conv3.forward_last(y, Activation::None, Some(x), Activation::Gelu)
+        })
     }
 }
 

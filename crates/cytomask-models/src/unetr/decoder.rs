@@ -8,7 +8,7 @@ use burn::{
 use super::config::{BatchStatistics, UnetrConfig, UpsamplerKind};
 use crate::{
     error::Error,
-    layers::{Activation, BatchNorm2d, Conv2d, ConvTranspose2d, relu, upsample2},
+    layers::{Activation, BatchNorm2d, Conv2d, ConvTranspose2d, recomputed, relu, upsample2},
 };
 
 /// Instance decoder. Field names are the keys of a decoder checkpoint.
@@ -89,10 +89,10 @@ impl Unetr {
         let z6 = self.deconv2.forward(z9.clone(), statistics); // stride 4
         let z3 = self.deconv3.forward(z6.clone(), statistics); // stride 2
         let z0 = self.deconv4.forward(z3.clone(), statistics); // stride 1
-        let x = self.base.forward(vec![embedding]); // stride 16
+        let x = self.base.forward([embedding]); // stride 16
         let x = self.decoder.forward(x, [z9, z6, z3]); // stride 2
         let x = self.deconv_out.forward(x);
-        let x = self.decoder_head.forward(vec![x, z0]);
+        let x = self.decoder_head.forward([x, z0]);
         Ok(self.out_conv.forward(x))
     }
 }
@@ -118,7 +118,7 @@ impl Levels {
         self.samplers.iter().zip(&self.blocks).zip(skips).fold(x, |x, ((sampler, block), skip)| {
             let x = sampler.forward(x);
             let skip = centre_channels(skip, x.dims()[1]);
-            block.forward(vec![x, skip])
+            block.forward([x, skip])
         })
     }
 }
@@ -157,9 +157,11 @@ impl ConvBlock {
     }
 
     /// Of maps joined along the channels.
-    fn forward(&self, parts: Vec<Tensor<4>>) -> Tensor<4> {
-        let x = self.block._1.forward_normed(parts, Activation::Relu);
-        self.block._4.forward_normed(vec![x], Activation::Relu)
+    fn forward<const I: usize>(&self, parts: [Tensor<4>; I]) -> Tensor<4> {
+        recomputed(&self.block, parts, |ConvBlockSequence { _1, _4 }, parts| {
+            let x = _1.forward_normed(parts.into(), Activation::Relu);
+            _4.forward_normed(vec![x], Activation::Relu)
+        })
     }
 }
 
@@ -201,12 +203,13 @@ impl Deconv {
     }
 
     fn forward(&self, x: Tensor<4>, statistics: BatchStatistics) -> Tensor<4> {
-        let DeconvSequence { _0, _1, _2 } = &self.block;
-        let x = _1.block.forward(_0.forward(x));
-        match statistics {
-            BatchStatistics::CurrentImage => _2.forward_batch_statistics(x, Activation::Relu),
-            BatchStatistics::Running => relu(_2.forward(x)),
-        }
+        recomputed(&self.block, [x], move |DeconvSequence { _0, _1, _2 }, [x]| {
+            let x = _1.block.forward(_0.forward(x));
+            match statistics {
+                BatchStatistics::CurrentImage => _2.forward_batch_statistics(x, Activation::Relu),
+                BatchStatistics::Running => relu(_2.forward(x)),
+            }
+        })
     }
 }
 
