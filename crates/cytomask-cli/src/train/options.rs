@@ -332,7 +332,7 @@ mod tests {
     fn settings(flags: &str, own_scale: bool, stored: Option<&TrainSettings>) -> Result<TrainSettings> {
         let words = ["train"].into_iter().chain(flags.split_whitespace());
         let defaults = Hardware::detect(false).defaults(&[256]);
-        Flags::try_parse_from(words)?.options.settings(false, own_scale, &defaults, stored)
+        Flags::try_parse_from(words)?.options.settings([false, own_scale, false], &defaults, stored)
     }
 
     #[test]
