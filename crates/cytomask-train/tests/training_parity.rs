@@ -14,7 +14,7 @@ use cytomask_models::{BareNetwork, DeviceChoice, Model};
 use cytomask_segment::{PointPrompt, Prompt};
 use cytomask_train::data::{Crop, Sample};
 use cytomask_train::parity::{Batch, FlowBatch};
-use cytomask_train::{Objective, Part, TrainSettings, Trainer};
+use cytomask_train::{Matrix, Objective, Part, Peft, TrainSettings, Trainer};
 use cytomask_weights::Checkpoint;
 
 const CROP: u32 = 96;
@@ -264,11 +264,12 @@ fn held_parts_stay_and_steps_run_for_every_objective() {
 fn recomputing_and_an_average_change_no_step() {
     let batch = batch();
     let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    let lora = Some(Peft::Lora { rank: 2, alpha: 1.0 });
+    let lora = Some(Peft::Lora { rank: 2, alpha: 1.0, matrices: vec![Matrix::Q, Matrix::Mlp] });
     for (peft, freeze) in [
         (None, vec![]),
         (lora.clone(), vec![]),
         (lora, vec![Part::PromptEncoder, Part::MaskDecoder]),
+        (Some(Peft::Ssf), vec![]),
         (Some(Peft::Blocks), vec![Part::InstanceDecoder]),
         (None, vec![Part::ImageEncoder]),
     ] {
