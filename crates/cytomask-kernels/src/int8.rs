@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::{
     Activation, Around, Level, buffers, gemm,
     int8_tile::{Dots, Finish, MOST_K, Panel, Rows, product},
-    level::for_each_level,
+    level::{by_halves, for_each_level},
 };
 
 /// Bytes of quantised rows one thread works on at a time: they and a panel stay in the second-level cache.
@@ -176,23 +176,44 @@ pub(crate) struct Extent {
 
 const LANES: usize = 16;
 
+impl Extent {
+    /// That of `N` columns of values, each by itself.
+    #[inline(always)]
+    fn of_lanes<const N: usize>(row: &[[f32; N]]) -> [[f32; N]; 3] {
+        let [mut least, mut most, mut poison] = [[f32::INFINITY; N], [f32::NEG_INFINITY; N], [0.0; N]];
+        for chunk in row {
+            for lane in 0..N {
+                let value = chunk[lane];
+                least[lane] = if value < least[lane] { value } else { least[lane] };
+                most[lane] = if value > most[lane] { value } else { most[lane] };
+                poison[lane] += value * 0.0;
+            }
+        }
+        [least, most, poison]
+    }
+}
+
 #[inline(always)]
 fn extent_body(row: &[f32]) -> Extent {
-    let (mut least, mut most) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let mut poison = [0.0_f32; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
+    let smaller = |a: f32, b: f32| if b < a { b } else { a };
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    // Four registers take turns, so that none waits for the one before.
+    let (fours, rest) = row.as_chunks::<{ 4 * LANES }>();
+    let (ones, rest) = rest.as_chunks::<LANES>();
+    let [least, most, poison] = Extent::of_lanes(fours);
+    let [mut a, mut b, mut c] = Extent::of_lanes(ones);
+    for part in 0..4 {
         for lane in 0..LANES {
-            let value = chunk[lane];
-            least[lane] = if value < least[lane] { value } else { least[lane] };
-            most[lane] = if value > most[lane] { value } else { most[lane] };
-            poison[lane] += value * 0.0;
+            a[lane] = smaller(a[lane], least[part * LANES + lane]);
+            b[lane] = larger(b[lane], most[part * LANES + lane]);
+            c[lane] += poison[part * LANES + lane];
         }
     }
-    let poison = poison.iter().sum::<f32>() + rest.iter().map(|value| value * 0.0).sum::<f32>();
-    let least = least.iter().chain(rest).fold(f32::INFINITY, |least, &value| least.min(value));
-    let most = most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &value| most.max(value));
-    Extent { least, most, poison }
+    Extent {
+        least: rest.iter().fold(by_halves(a, smaller), |least, &value| smaller(least, value)),
+        most: rest.iter().fold(by_halves(b, larger), |most, &value| larger(most, value)),
+        poison: rest.iter().fold(by_halves(c, |a, b| a + b), |poison, value| poison + value * 0.0),
+    }
 }
 
 for_each_level! {

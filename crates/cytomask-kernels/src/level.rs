@@ -67,6 +67,14 @@ pub(crate) fn fma<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// The lanes of a register joined by halves: one after the other each would wait for the one before.
+#[inline(always)]
+pub(crate) fn by_halves(lanes: [f32; 16], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| join(lanes[lane], lanes[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| join(eight[lane], eight[lane + 4]));
+    join(join(four[0], four[2]), join(four[1], four[3]))
+}
+
 /// Compiles a function of plain loops for each [`Level`] and calls the one asked for. The body must be `#[inline(always)]`.
 /// `= fused body` calls `body::<FUSED>` with what [`fma`] wants to know.
 macro_rules! for_each_level {

@@ -13,7 +13,10 @@ mod full;
 
 use rayon::prelude::*;
 
-use crate::{Level, Packed, buffers, level::for_each_level};
+use crate::{
+    Level, Packed, buffers,
+    level::{by_halves, for_each_level},
+};
 
 /// Values of a register; lines of logits have so many more than needed, for writes of whole registers.
 const LANES: usize = 16;
@@ -412,10 +415,7 @@ fn largest(values: &[[f32; LANES]]) -> f32 {
             *most = larger(*most, value);
         }
     }
-    // By halves: one after the other would wait fifteen times.
-    let eight: [f32; 8] = std::array::from_fn(|lane| larger(lanes[lane], lanes[lane + 8]));
-    let four: [f32; 4] = std::array::from_fn(|lane| larger(eight[lane], eight[lane + 4]));
-    larger(larger(four[0], four[2]), larger(four[1], four[3]))
+    by_halves(lanes, larger)
 }
 
 /// The larger one; `most` if `value` is not a number.
