@@ -147,7 +147,7 @@ pub(crate) fn quantise_symmetric(level: Level, row: &[f32], bytes: &mut [i8]) ->
 }
 
 /// Adding this leaves the nearest whole number in the lowest byte, with its sign.
-const ROUND_SIGNED: f32 = 12_582_912.0;
+pub(crate) const ROUND_SIGNED: f32 = 12_582_912.0;
 
 /// The nearest whole number to `value`, which is within −128..=127, as a byte.
 #[inline(always)]
@@ -221,7 +221,7 @@ for_each_level! {
 }
 
 /// Adding this leaves the nearest whole number in the lowest byte.
-const ROUND: f32 = 8_388_608.0;
+pub(crate) const ROUND: f32 = 8_388_608.0;
 
 #[inline(always)]
 fn quantise_body(row: &[f32], least: f32, inverse: f32, bytes: &mut [u8]) {

@@ -9,7 +9,7 @@
 use super::{Held, LANES, Running, Unit, largest, panels};
 use crate::{
     Level,
-    int8::{Quantised, nearest, quantise_symmetric},
+    int8::{Quantised, ROUND, ROUND_SIGNED, nearest, quantise_symmetric},
     int8_tile::{Dots, Finish, Panel, Rows, product},
     level::{fma, for_each_level},
     pointwise::exp,
@@ -20,9 +20,6 @@ const PANEL: usize = 32;
 
 /// Steps of a weight.
 const STEPS: f32 = 255.0;
-
-/// Adding this leaves the nearest whole number in the lowest byte.
-const ROUND: f32 = 8_388_608.0;
 
 /// Keys and values of each block as panels `[k / 4, width, 4]` (see [`panels`]).
 #[derive(Default)]
@@ -280,11 +277,9 @@ fn soften_body<const FUSED: bool>(
 /// `STEPS · eˣ` for `x` up to 0, to within 0.03: as good as whole steps can show. 0 below −13.
 #[inline(always)]
 fn steps<const FUSED: bool>(x: f32) -> f32 {
-    /// Adding this leaves the nearest whole number in the lowest bits.
-    const WHOLE: f32 = 12_582_912.0;
     let twos = (x * std::f32::consts::LOG2_E).max(-20.0);
-    let shifted = twos + WHOLE;
-    let rest = twos - (shifted - WHOLE);
+    let shifted = twos + ROUND_SIGNED;
+    let rest = twos - (shifted - ROUND_SIGNED);
     // 255 · 2^rest for rest within ±1/2, by least largest relative error.
     let series = [61.865_837, 176.781_55, 254.981_66];
     let power = series.into_iter().fold(14.068_774, |sum, term| fma::<FUSED>(sum, rest, term));
