@@ -10,6 +10,8 @@
 //! `pixels[i] = (37 · i mod 251) / 125 − 1`; the instance decoder alone (`--stage instance_decoder`) takes `sin(0.37 · i)`.
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
+mod usage;
+
 use std::{path::PathBuf, time::Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -23,6 +25,7 @@ use cytomask_models::{
     unetr::{Unetr, UnetrConfig},
 };
 use cytomask_weights::{Checkpoint, TensorMap};
+use usage::{peak_mib, processor_seconds};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -89,23 +92,6 @@ impl Arguments {
         }
         Ok(last)
     }
-}
-
-/// User and system seconds of this process so far; zeros where there is no `/proc`.
-fn processor_seconds() -> [f64; 2] {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name in parentheses may hold spaces; fields are counted after it.
-    let fields: Vec<&str> =
-        text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-    [11, 12]
-        .map(|index| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0) / TICKS_PER_SECOND)
-}
-
-fn peak_mib() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
 fn input(side: usize, device: &Device) -> Tensor<4> {

@@ -3,6 +3,8 @@
 //! once for an image is told as `"image"`. `bench/peers.sh` runs it by turns with upstream's.
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
+mod usage;
+
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -12,6 +14,7 @@ use cytomask_models::{
     seeded::{Seeded, seeded},
 };
 use cytomask_segment::Prompt;
+use usage::cpu_seconds;
 
 /// Prompts decoded for one number, at least.
 const PROMPTS: usize = 32;
@@ -58,13 +61,4 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{{{}}}", lines.join(", "));
     Ok(())
-}
-
-/// Seconds of CPU time of all threads so far, where the system tells it as Linux does; else 0.
-fn cpu_seconds() -> f64 {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let status = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name, in parentheses, may hold spaces.
-    let fields: Vec<&str> = status.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    fields.iter().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
 }

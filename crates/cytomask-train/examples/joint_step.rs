@@ -6,6 +6,9 @@
 //! first and the largest resident memory.
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
+#[path = "../../cytomask-models/examples/usage/mod.rs"]
+mod usage;
+
 use burn::tensor::Device;
 use cytomask_image::{Labels, Rgb};
 use cytomask_models::{
@@ -21,6 +24,7 @@ use cytomask_train::{
     data::{Crop, Sample},
     parity::Batch,
 };
+use usage::{cpu_seconds, peak_mib};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -88,19 +92,4 @@ fn batch(side: u32, objects: u32) -> Batch {
     let samples = noise.into_iter().map(|value| 127.5 + 1275.0 * value).collect();
     let crop = Crop { image: Rgb { size: [side; 2], samples }, labels, source: 0, targets: None };
     Batch { crops: vec![crop], rounds: vec![rounds] }
-}
-
-/// CPU time of this process, all threads, as Linux counts it (hundredths of a second).
-fn cpu_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
-
-/// Largest resident memory so far.
-fn peak_mib() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }

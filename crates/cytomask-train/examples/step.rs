@@ -6,6 +6,9 @@
 //! turns with the same step in PyTorch. `CYTOMASK_GRADIENTS=framework` leaves all gradients to the tensor framework.
 #![expect(clippy::print_stdout, reason = "a program that reports")]
 
+#[path = "../../cytomask-models/examples/usage/mod.rs"]
+mod usage;
+
 use burn::{
     grad_clipping::GradientClippingConfig,
     module::Module,
@@ -22,6 +25,7 @@ use cytomask_models::{
 };
 use cytomask_segment::{BoxPrompt, Prompt};
 use cytomask_train::losses;
+use usage::{cpu_seconds, peak_mib};
 
 /// Rounds of prompts on each crop, as a step has them.
 const ROUNDS: usize = 2;
@@ -252,19 +256,4 @@ fn part<T>(name: &str, rounds: usize, run: impl Fn() -> (T, Tensor<1>)) -> T {
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// CPU time of this process, all threads, as Linux counts it (hundredths of a second).
-fn cpu_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
-
-/// Largest resident memory so far.
-fn peak_mib() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
