@@ -16,15 +16,13 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "parity"))
-from micro_sam.training.joint_sam_trainer import JointSamTrainer  # noqa: E402
 from micro_sam.training.trainable_sam import TrainableSAM  # noqa: E402
 from sam import encoder  # noqa: E402
 from seeded import seeded  # noqa: E402
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer  # noqa: E402
-from torch_em.loss import DiceBasedDistanceLoss, DiceLoss  # noqa: E402
 from torch_em.model import UNETR  # noqa: E402
 from torch_em.transform.label import PerObjectDistanceTransform  # noqa: E402
-from training import fill  # noqa: E402
+from training import fill, joint  # noqa: E402
 
 
 def numbers():
@@ -48,14 +46,7 @@ class Bench:
             img_size=side, backbone="sam", encoder=vit, out_channels=3, use_sam_stats=True, final_activation="Sigmoid",
             use_skip_connection=False, resize_input=True, use_conv_transpose=False, embed_dim=256,
         )
-        own = {k: v for k, v in self.unetr.state_dict().items() if not k.startswith("encoder")}
-        values = {k: torch.from_numpy(seeded("decoder_state/" + k, tuple(v.shape))).to(v.dtype) for k, v in own.items()}
-        self.unetr.load_state_dict(values, strict=False)
-        self.model.train()
-        self.unetr.train()
-        trainer = JointSamTrainer.__new__(JointSamTrainer)
-        trainer.loss, trainer.mse_loss = DiceLoss(reduce_channel=None), torch.nn.MSELoss()
-        self.trainer, self.instance_loss = trainer, DiceBasedDistanceLoss(mask_distances_in_bg=True)
+        self.trainer, self.instance_loss = joint(self.model, self.unetr)
         named = {id(p): p for part in (self.model, self.unetr) for p in part.parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(named.values(), lr=1e-5, weight_decay=0.01)
 

@@ -48,6 +48,18 @@ def fill(module, prefix):
     module.load_state_dict(state)
 
 
+def joint(model, unetr):
+    """Seeds the decoder of `unetr`, readies both networks for training; µSAM's trainer with its mask losses, and the loss of the maps."""
+    own = {k: v for k, v in unetr.state_dict().items() if not k.startswith("encoder")}
+    values = {k: torch.from_numpy(seeded("decoder_state/" + k, tuple(v.shape))).to(v.dtype) for k, v in own.items()}
+    unetr.load_state_dict(values, strict=False)
+    model.train()
+    unetr.train()
+    trainer = JointSamTrainer.__new__(JointSamTrainer)
+    trainer.loss, trainer.mse_loss = DiceLoss(reduce_channel=None), torch.nn.MSELoss()
+    return trainer, DiceBasedDistanceLoss(mask_distances_in_bg=True)
+
+
 class Run:
     def __init__(self, dtype=torch.float32):
         vit = encoder(SIDE, 32, 3, 2, 4, (1,), CHANNELS)
@@ -65,14 +77,7 @@ class Run:
             use_skip_connection=False, resize_input=True, use_conv_transpose=False, embed_dim=CHANNELS,
             initial_features=8,
         )
-        own = {k: v for k, v in self.unetr.state_dict().items() if not k.startswith("encoder")}
-        values = {k: torch.from_numpy(seeded("decoder_state/" + k, tuple(v.shape))).to(v.dtype) for k, v in own.items()}
-        self.unetr.load_state_dict(values, strict=False)
-        self.model.train()
-        self.unetr.train()
-        trainer = JointSamTrainer.__new__(JointSamTrainer)
-        trainer.loss, trainer.mse_loss = DiceLoss(reduce_channel=None), torch.nn.MSELoss()
-        self.trainer, self.instance_loss = trainer, DiceBasedDistanceLoss(mask_distances_in_bg=True)
+        self.trainer, self.instance_loss = joint(self.model, self.unetr)
 
         labels = np.zeros((2, CROP, CROP), "int64")
         for crop, objects in enumerate(OBJECTS):
