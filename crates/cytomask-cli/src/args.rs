@@ -250,8 +250,8 @@ pub(crate) struct SegmentArgs {
     #[arg(long, value_name = "Y,X", value_parser = pair)]
     pub(crate) halo: Option<[u32; 2]>,
 
-    /// Enlarge (or shrink) the image by this factor before the network; `auto` measures the objects first, and apg then looks at two
-    /// scales (`1` is two to three times as fast). Built-in model only.
+    /// Enlarge (or shrink) the image by this factor before the network; `auto` measures the objects first, and apg then looks at one
+    /// or two scales that suit them (`1` is about twice as fast). Built-in model only.
     #[arg(long, value_name = "FACTOR|auto", default_value = "auto")]
     pub(crate) scale: String,
 

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::{
     Activation, Around, Level, buffers, gemm,
     int8_tile::{Dots, Finish, MOST_K, Panel, Rows, product},
-    level::{by_halves, for_each_level},
+    level::{by_halves, for_each_level, larger},
 };
 
 /// Bytes of quantised rows one thread works on at a time: they and a panel stay in the second-level cache.
@@ -185,7 +185,7 @@ impl Extent {
             for lane in 0..N {
                 let value = chunk[lane];
                 least[lane] = if value < least[lane] { value } else { least[lane] };
-                most[lane] = if value > most[lane] { value } else { most[lane] };
+                most[lane] = larger(most[lane], value);
                 poison[lane] += value * 0.0;
             }
         }
@@ -196,7 +196,6 @@ impl Extent {
 #[inline(always)]
 fn extent_body(row: &[f32]) -> Extent {
     let smaller = |a: f32, b: f32| if b < a { b } else { a };
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
     // Four registers take turns, so that none waits for the one before.
     let (fours, rest) = row.as_chunks::<{ 4 * LANES }>();
     let (ones, rest) = rest.as_chunks::<LANES>();

@@ -67,6 +67,12 @@ pub(crate) fn fma<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// The larger one; `most` if `value` is not a number.
+#[inline(always)]
+pub(crate) fn larger(most: f32, value: f32) -> f32 {
+    if value > most { value } else { most }
+}
+
 /// The lanes of a register joined by halves: one after the other each would wait for the one before.
 #[inline(always)]
 pub(crate) fn by_halves(lanes: [f32; 16], join: impl Fn(f32, f32) -> f32) -> f32 {

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::{
     Level, Packed, buffers,
-    level::{by_halves, for_each_level},
+    level::{by_halves, for_each_level, larger},
 };
 
 /// Values of a register; lines of logits have so many more than needed, for writes of whole registers.
@@ -416,12 +416,6 @@ fn largest(values: &[[f32; LANES]]) -> f32 {
         }
     }
     by_halves(lanes, larger)
-}
-
-/// The larger one; `most` if `value` is not a number.
-#[inline(always)]
-fn larger(most: f32, value: f32) -> f32 {
-    if value > most { value } else { most }
 }
 
 #[cfg(test)]

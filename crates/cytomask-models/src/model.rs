@@ -366,7 +366,8 @@ impl Model {
         automatic_scale(areas)
     }
 
-    /// The scales at which a strategy that rates its objects looks for objects of these areas, measured at 1×. If 1 is among them it is the first.
+    /// The scales at which a strategy that rates its objects looks for objects of these areas, measured at 1×. If 1 is among them it
+    /// is the first.
     pub fn scales_for(areas: &[u64]) -> Vec<f32> {
         scales(areas)
     }

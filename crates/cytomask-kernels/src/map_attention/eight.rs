@@ -11,7 +11,7 @@ use crate::{
     Level,
     int8::{Quantised, ROUND, ROUND_SIGNED, nearest, quantise_symmetric},
     int8_tile::{Dots, Finish, Panel, Rows, product},
-    level::{fma, for_each_level},
+    level::{fma, for_each_level, larger},
     pointwise::exp,
 };
 
@@ -188,8 +188,7 @@ fn channel_ranges_body(rows: &[f32], [most, poison]: &mut [Vec<f32>; 2]) {
     poison.fill(0.0);
     for row in rows.chunks_exact(most.len()) {
         for ((most, poison), value) in most.iter_mut().zip(poison.iter_mut()).zip(row) {
-            let size = value.abs();
-            *most = if size > *most { size } else { *most };
+            *most = larger(*most, value.abs());
             *poison += value * 0.0;
         }
     }

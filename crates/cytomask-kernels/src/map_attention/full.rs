@@ -1,9 +1,9 @@
 //! Attention's products in `f32`: keys in panels, values as they are.
 
-use super::{Held, LANES, Running, Unit, larger, largest, panels};
+use super::{Held, LANES, Running, Unit, largest, panels};
 use crate::{
     Level,
-    level::for_each_level,
+    level::{for_each_level, larger},
     pointwise::exp,
     tile::{Start, Strip, accumulate, transpose},
 };

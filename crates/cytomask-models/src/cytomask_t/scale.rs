@@ -4,7 +4,7 @@
 //! test images, mSA by AIS), running always at 1× scored 0.409, always at 2× 0.382, and again at 2× whenever the objects found
 //! at 1× were small 0.437. Objects too large for the network are not recognised by this rule.
 //!
-//! A strategy that rates its objects can do better: look at two scales, and take each object from where it is rated best
+//! A strategy that rates its objects can do better: look at scales that suit them, and take each object from where it is rated best
 //! ([`scales`]; docs/decisions/0046-several-scales.md).
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
@@ -44,9 +44,9 @@ const SMALLER_OBJECT_PX: f64 = 19.0;
 /// Side of objects, in pixels, from which the second scale of [`scales`] is below 1.
 const LARGE_OBJECT_PX: f64 = 60.0;
 
-/// The scales at which a strategy that rates its objects looks for them: 2 for objects of small areas, found at 1×, 1 and √2 for those of
-/// middling, 1 and 1 / √2 for those of large ones; 1 when there are none. What counts is √area of the object that the middle one of all objects'
-/// pixels lies in, so that specks say little.
+/// The scales at which a strategy that rates its objects looks for them: 2 for objects of small areas, found at 1×,
+/// 1 and √2 for those of middling, 1 and 1 / √2 for those of large ones; 1 when there are none. What counts is √area of the object
+/// that the middle one of all objects' pixels lies in, so that specks say little.
 pub fn scales(areas: &[u64]) -> Vec<f32> {
     let mut areas = areas.to_vec();
     areas.sort_unstable();
