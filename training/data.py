@@ -1,9 +1,10 @@
-"""Training data of cytomask-t: image cache, target maps, augmentation, prompt sampling.
+"""Training data of cytomask-t: image cache, target maps, crops, prompt sampling; augment.py has what changes the crops.
 
 A source is a folder with `images/*.png` and `labels/*.tif` of the same stem (0 background, ids 1..N).
 Needs numpy, scipy, scikit-image, tifffile, pillow, torch.
 Licence: MIT OR Apache-2.0.
 """
+import collections
 import glob
 import math
 import os
@@ -18,6 +19,8 @@ from PIL import Image
 from scipy import ndimage as ndi
 from skimage.measure import label as connected, regionprops
 from skimage.segmentation import find_boundaries, watershed
+
+from augment import colour, haze, overlay, plant, shade, uneven, warp
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
@@ -122,65 +125,7 @@ def load_source(root, source, val_fraction=0.1, cache=None, log=print):
     return items
 
 
-# ------------------------------------------------------------------------------- augmentation
-
-HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
-HED /= np.linalg.norm(HED, axis=1, keepdims=True)
-HED_INV = np.linalg.inv(HED).astype(np.float32)
-YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
-YIQ_INV = np.linalg.inv(YIQ).astype(np.float32)
-
-
-def colour(x, grey, rng):
-    """Intensity and colour augmentation of an image [H,W,3] in 0..255."""
-    x = x / 255.0
-    if grey:
-        g = x[..., :1]
-        if rng.random() < 0.5:
-            g = g ** math.exp(rng.normal(0, 0.45))
-        if rng.random() < 0.06:
-            g = 1 - g
-        x = np.repeat(g, 3, 2)
-        if rng.random() < 0.05:  # pseudo-colour
-            x = x * rng.uniform(0.3, 1, 3).astype(np.float32)
-    else:
-        if rng.random() < 0.5:  # stain jitter in optical density space
-            od = -np.log(np.maximum(x, 1 / 255)) @ HED_INV
-            od = od * rng.normal(1, 0.2, 3).astype(np.float32) + rng.normal(0, 0.04, 3).astype(np.float32)
-            x = np.exp(-np.clip(od @ HED, 0, 6))
-        if rng.random() < 0.5:  # hue and saturation
-            a, s = rng.normal(0, 0.25), math.exp(rng.normal(0, 0.3))
-            r = np.array([[1, 0, 0], [0, s * math.cos(a), -s * math.sin(a)], [0, s * math.sin(a), s * math.cos(a)]],
-                         np.float32)
-            x = np.clip(x @ (YIQ_INV @ r @ YIQ).T, 0, 1)
-        if rng.random() < 0.5:
-            x = np.clip(x, 0, 1) ** math.exp(rng.normal(0, 0.25))
-        if rng.random() < 0.5:
-            x = x * rng.uniform(0.8, 1.15, 3).astype(np.float32) + rng.normal(0, 0.03, 3).astype(np.float32)
-        if rng.random() < 0.06:
-            x = np.repeat(x.mean(2, keepdims=True), 3, 2)
-        if rng.random() < 0.02:
-            x = 1 - x
-    if rng.random() < 0.5:
-        x = x * rng.uniform(0.75, 1.2) + rng.normal(0, 0.04)
-    if rng.random() < 0.15:
-        s = rng.uniform(0.4, 1.8)
-        x = ndi.gaussian_filter(x, (s, s, 0))
-    if rng.random() < 0.25:
-        n = rng.standard_normal(x.shape[:2] + (1 if grey else 3,)).astype(np.float32)
-        x = x + n * rng.uniform(0.005, 0.08)
-    return np.clip(x, 0, 1).astype(np.float32) * 255
-
-
-def uneven(image, lab, rng):
-    """Objects brighter or dimmer than they are: in one field some nuclei glow and others are next to dark.
-    image [h,w,3] in 0..255, background dark."""
-    base = np.percentile(image[::4, ::4], 10)
-    factors = np.exp(np.clip(rng.normal(-0.2, 0.55, int(lab.max()) + 1), -1.6, 0.5)).astype(np.float32)
-    factors[0] = 1
-    change = ndi.gaussian_filter(factors[lab], 1.0)[..., None]
-    return np.clip(base + (image - base) * change, 0, 255).astype(np.float32)
-
+# ------------------------------------------------------------------------------------- crops
 
 def sample_zoom(size, rng):
     """Mostly the scale seen at inference (1x, 2x for small objects, 1/2 for very large), else a random
@@ -197,8 +142,8 @@ def resize_index(n_out, n_in):
     return np.minimum(((np.arange(n_out) + 0.5) * (n_in / n_out)).astype(np.int64), n_in - 1)
 
 
-def crop(item, size, rng):
-    """Random zoomed crop: normalised image [3,s,s], label [s,s], distances [2,s,s], valid [h,w]."""
+def plain_crop(item, size, rng):
+    """Random zoomed crop, at most `size` pixels a side: image [h,w,3] in 0..255, label [h,w], distances [2,h,w]."""
     h, w = item["label"].shape
     z = max(sample_zoom(item["size"], rng), 0.6 * size / max(h, w))
     zy, zx = z * math.exp(rng.normal(0, 0.05)), z * math.exp(rng.normal(0, 0.05))
@@ -220,9 +165,39 @@ def crop(item, size, rng):
         image, dist, lab = image[:, ::-1], dist[..., ::-1], lab[:, ::-1]
     k = int(rng.integers(4))
     image, dist, lab = np.rot90(image, k), np.rot90(dist, k, (1, 2)), np.rot90(lab, k)
-    image, lab = np.ascontiguousarray(image), np.ascontiguousarray(lab)
-    if item["grey"] and rng.random() < 0.25:
+    return np.ascontiguousarray(image), np.ascontiguousarray(lab), np.ascontiguousarray(dist)
+
+
+def warped_crop(item, size, rng):
+    """A random crop, in half of the cases warped: image, label and distances as of `plain_crop`."""
+    if rng.random() < 0.5:
+        return plain_crop(item, size, rng)
+    image, lab, dist = plain_crop(item, size * 10 // 7, rng)
+    if min(lab.shape) < 0.8 * size:
+        return plain_crop(item, size, rng)
+    return warp(image, lab, dist, size, rng)
+
+
+def crop(item, size, rng, other=None):
+    """An augmented crop: normalised image [3,s,s], label [s,s], distances [2,s,s], valid [h,w].  Objects of `other`,
+    a dark field like `item`, are put among its own, or shine through from another depth."""
+    image, lab, dist = warped_crop(item, size, rng)
+    if item["grey"] and rng.random() < 0.3:
         image = uneven(image, lab, rng)
+    if other is not None:
+        second = warped_crop(other, size, rng)
+        h, w = (min(a, b) for a, b in zip(lab.shape, second[1].shape))
+        image, lab, dist, second = image[:h, :w], lab[:h, :w], dist[:, :h, :w], (second[0][:h, :w], second[1][:h, :w])
+        if rng.random() < 0.6:
+            image, lab = overlay((image, lab), second, rng)
+            dist = distance_maps(lab)
+        else:
+            image = haze(image, second[0], rng)
+    if not item["grey"] and rng.random() < 0.25:
+        image, lab = plant(image, lab, rng)
+        dist = distance_maps(lab)
+    if rng.random() < 0.25:
+        image = shade(image, rng)
     image = (colour(image, item["grey"], rng) - MEAN) / STD
     oh, ow = lab.shape
     pad = ((0, size - oh), (0, size - ow))
@@ -287,19 +262,34 @@ def sample_prompts(lab, dist, extent, rng, min_area=16):
 class Crops(torch.utils.data.IterableDataset):
     """Endless batches: dictionaries of stacked tensors."""
 
-    def __init__(self, sources, weights, size, batch, seed):
-        self.sources, self.size, self.batch, self.seed = sources, size, batch, seed
+    def __init__(self, sources, weights, shapes, seed):
+        """`shapes`: (side of the crops, crops in a batch), one of which is drawn for each batch."""
+        self.sources, self.shapes, self.seed = sources, shapes, seed
         self.weights = np.array(weights, np.float64) / sum(weights)
-        self.image_weights = []
+        self.image_weights, self.dark = [], []
         for items in sources:
-            w = np.array([(i["label"].size / 65536) ** 0.35 * (1.0 if i["grey"] else 1.5) for i in items])
+            kinds = collections.Counter(self.kind(i) for i in items)
+            w = np.array([(i["label"].size / 65536) ** 0.35 * kinds[self.kind(i)] ** -0.5 for i in items])
             self.image_weights.append(np.cumsum(w / w.sum()))
+            self.dark.append(np.array([i["grey"] and np.median(i["image"]) < 70 for i in items]))
 
-    def one(self, rng):
+    @staticmethod
+    def kind(item):
+        """Images of one size and colour mostly come from one experiment: the sampler sees to it that the many images
+        of one do not drown the few of another."""
+        return item["label"].shape, item["grey"]
+
+    def pick(self, k, rng):
+        return min(int(np.searchsorted(self.image_weights[k], rng.random())), len(self.sources[k]) - 1)
+
+    def one(self, size, rng):
         k = rng.choice(len(self.sources), p=self.weights)
         for _ in range(4):
-            i = min(int(np.searchsorted(self.image_weights[k], rng.random())), len(self.sources[k]) - 1)
-            image, lab, dist, extent = crop(self.sources[k][i], self.size, rng)
+            i, other = self.pick(k, rng), None
+            if self.dark[k][i] and rng.random() < 0.3:
+                j = self.pick(k, rng)
+                other = self.sources[k][j] if self.dark[k][j] else None
+            image, lab, dist, extent = crop(self.sources[k][i], size, rng, other)
             if (lab > 0).sum() > 40:
                 break
         p, b, ids = sample_prompts(lab, dist, extent, rng)
@@ -309,5 +299,6 @@ class Crops(torch.utils.data.IterableDataset):
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
         while True:
-            items = [self.one(rng) for _ in range(self.batch)]
+            size, batch = self.shapes[rng.integers(len(self.shapes))]
+            items = [self.one(size, rng) for _ in range(batch)]
             yield {k: torch.from_numpy(np.stack([i[k] for i in items])) for k in items[0]}

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from data import Crops, N_BOTH, N_BOX, N_POINT, load_source
 from model import CytomaskT, STRIDE, export_state, init_from_sam, up2
 
-RECIPE = ("TinyViT SAM + UNETR-style decoder + mask refiner; 224-px crops, AdamW, EMA, joint maps and "
+RECIPE = ("TinyViT SAM + UNETR-style decoder + mask refiner; crops of 224 to 320 px, AdamW, EMA, joint maps and "
           "point/box/point+box prompts; DSB2018 train, TNBC, Usiigaci train")
 
 
@@ -144,8 +144,7 @@ def main():
     ap.add_argument("--peak", type=float, default=1.0, help="factor on all learning rates")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--sources", default="dsb2018_train=0.62,tnbc=0.22,usiigaci_train=0.16")
-    ap.add_argument("--crop", type=int, default=224)
-    ap.add_argument("--batch", type=int, default=8)
+    ap.add_argument("--crops", default="224x4", help="side of the crops x crops in a batch; of several, one is drawn for each batch")
     ap.add_argument("--lr-decoder", type=float, default=1.5e-3)
     ap.add_argument("--lr-encoder", type=float, default=2.5e-4)
     ap.add_argument("--lr-sam", type=float, default=2.5e-4)
@@ -186,7 +185,8 @@ def main():
 
     names, weights = zip(*[s.split("=") for s in args.sources.split(",")])
     sources = [load_source(args.data, n, cache=args.out) for n in names]
-    crops = Crops(sources, [float(w) for w in weights], args.crop, args.batch, args.seed + 1000 * step)
+    shapes = [tuple(int(n) for n in shape.split("x")) for shape in args.crops.split(",")]
+    crops = Crops(sources, [float(w) for w in weights], shapes, args.seed + 1000 * step)
     loader = iter(torch.utils.data.DataLoader(crops, batch_size=None, num_workers=1, prefetch_factor=4))
     log = open(os.path.join(args.out, "log.jsonl"), "a")
 
