@@ -11,12 +11,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use cytomask_image::Tile;
 use cytomask_segment::amg::Proposals;
 use cytomask_segment::apg::{DerivedPrompt, KnownProposals, Proposal};
 use cytomask_segment::{Ais, Amg, Apg, Segmentation};
 use rayon::prelude::*;
 
 use crate::job;
+use crate::prepared::Encoded;
 use crate::{Error, Prepared, Strategy};
 
 /// Answers of the network that outlive one call.
@@ -56,13 +58,12 @@ impl Prepared {
         let results = Results { visit, found: Mutex::new(strategies.iter().map(|_| None).collect()) };
         let (mut amg, mut ais, mut apg) = (Vec::new(), Vec::new(), Vec::new());
         for (index, strategy) in strategies.iter().enumerate() {
+            // Objects of several tiles are joined anew for each of the settings.
+            let whole = self.is_seen_whole_by(strategy)?;
             match strategy {
-                // Objects of several tiles are joined anew for each of the settings.
-                Strategy::Amg(settings) if self.tiles.len() == 1 => amg.push((index, settings)),
-                Strategy::Ais(settings) if self.tiles.len() == 1 => ais.push((index, settings)),
-                Strategy::Apg(settings) if self.seen_by(strategy)?.iter().all(|scale| scale.tiles.len() == 1) => {
-                    apg.push((index, settings));
-                }
+                Strategy::Amg(settings) if whole => amg.push((index, settings)),
+                Strategy::Ais(settings) if whole => ais.push((index, settings)),
+                Strategy::Apg(settings) if whole => apg.push((index, settings)),
                 other => results.put(index, self.segment(other, &mut |_| {})?),
             }
         }
@@ -79,14 +80,28 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::segment`].
     pub fn expect(&self, strategies: &[Strategy]) -> Result<(), Error> {
-        let amg = strategies.iter().filter_map(|strategy| match strategy {
-            Strategy::Amg(amg) if self.tiles.len() == 1 => Some(amg),
-            _ => None,
-        });
+        let mut amg = Vec::new();
+        for strategy in strategies {
+            if let Strategy::Amg(settings) = strategy
+                && self.is_seen_whole_by(strategy)?
+            {
+                amg.push(settings);
+            }
+        }
         let mut answers = std::mem::take(&mut *lock(&self.answers));
-        let decoded = self.decode_grids(&mut answers, amg);
+        let decoded = self.decode_grids(&mut answers, amg.into_iter());
         *lock(&self.answers) = answers;
         decoded
+    }
+
+    /// Whether at each scale a strategy looks at the image is one tile.
+    fn is_seen_whole_by(&self, strategy: &Strategy) -> Result<bool, Error> {
+        for scale in self.seen_by(strategy, &mut |_| {})? {
+            if !scale.encoded()?.is_whole() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes sure that for each of the settings there are proposals.
@@ -102,8 +117,8 @@ impl Prepared {
             }
         }
         for loosest in missing {
-            let embedding = &self.tiles[0].embedding;
-            let proposals = loosest.propose_encoded(&self.model, &self.image, embedding, &mut |_, _| {})?;
+            let Encoded { model, tiles } = self.encoded()?;
+            let proposals = loosest.propose_encoded(model, &self.image, &tiles[0].embedding, &mut |_, _| {})?;
             answers.grids.push((loosest, proposals));
         }
         Ok(())
@@ -125,8 +140,11 @@ impl Prepared {
     }
 
     fn each_ais<T: Send>(&self, settings: &[(usize, &Ais)], results: &Results<'_, T>) -> Result<(), Error> {
-        let (false, [tile]) = (settings.is_empty(), self.tiles.as_slice()) else { return Ok(()) };
-        let fields = tile.fields(&self.model)?;
+        if settings.is_empty() {
+            return Ok(());
+        }
+        let Encoded { model, tiles } = self.encoded()?;
+        let fields = tiles[0].fields(model)?;
         let smoothing = |ais: &Ais| [ais.foreground_smoothing, ais.distance_smoothing];
         for same_maps in groups(settings, |a, b| smoothing(a) == smoothing(b)) {
             let smoothed = same_maps[0].1.smooth(fields);
@@ -144,16 +162,16 @@ impl Prepared {
     fn each_apg<T: Send>(&self, settings: &[(usize, &Apg)], results: &Results<'_, T>) -> Result<(), Error> {
         // Settings that reproduce the reference look at one scale, others may look at several.
         for same_scales in groups(settings, |a, b| a.compat == b.compat) {
-            let scales = self.seen_by(&Strategy::Apg(same_scales[0].1.clone()))?;
+            let scales = self.seen_by(&Strategy::Apg(same_scales[0].1.clone()), &mut |_| {})?;
+            let tiles =
+                scales.iter().map(|scale| Ok(scale.encoded()?.tiles[0].tile)).collect::<Result<Vec<_>, Error>>()?;
             let same_proposals = groups(&same_scales, |a, b| a.proposing() == b.proposing());
             let by_scale =
                 scales.iter().map(|scale| scale.proposals(&same_proposals)).collect::<Result<Vec<_>, Error>>()?;
             for (at, group) in same_proposals.iter().enumerate() {
                 group.par_iter().for_each(|&(index, apg)| {
-                    let found = |(scale, groups): (&Self, &Vec<Vec<Proposal>>)| {
-                        apg.found(groups[at].clone(), &scale.tiles[0].tile)
-                    };
-                    let found = scales.iter().zip(&by_scale).map(found).collect();
+                    let found = |(tile, groups): (&Tile, &Vec<Vec<Proposal>>)| apg.found(groups[at].clone(), tile);
+                    let found = tiles.iter().zip(&by_scale).map(found).collect();
                     results.put(index, apg.merge_scales(self.size(), found));
                 });
             }
@@ -163,18 +181,19 @@ impl Prepared {
 
     /// The proposals in an image of one tile for the first settings of each group.
     fn proposals(&self, groups: &[Vec<(usize, &Apg)>]) -> Result<Vec<Vec<Proposal>>, Error> {
-        let tile = &self.tiles[0];
+        let Encoded { model, tiles } = self.encoded()?;
+        let tile = &tiles[0];
         // The maps first, so that no two threads compute them.
-        tile.fields(&self.model)?;
+        tile.fields(model)?;
         let derived = groups
             .par_iter()
-            .map(|group| job::tile_prompts(group[0].1, tile, &self.model))
+            .map(|group| job::tile_prompts(group[0].1, tile, model))
             .collect::<Result<Vec<_>, Error>>()?;
         let mut answers = std::mem::take(&mut *lock(&self.answers));
         let size = tile.tile.outer.size();
         let mut propose = |(group, prompts): (&Vec<(usize, &Apg)>, &Vec<DerivedPrompt>)| {
             let known = &mut answers.prompts;
-            group[0].1.propose_new(&self.model, &tile.embedding, size, prompts, known, &mut |_, _| {})
+            group[0].1.propose_new(model, &tile.embedding, size, prompts, known, &mut |_, _| {})
         };
         let found = groups.iter().zip(&derived).map(&mut propose).collect::<Result<Vec<_>, _>>();
         *lock(&self.answers) = answers;

@@ -1,5 +1,5 @@
 //! An image of which everything is computed that does not depend on a strategy's settings: the scale, the tiles, their
-//! embeddings, and their decoder maps once a strategy asks for them.
+//! embeddings, and their decoder maps, each once a strategy asks for it.
 //!
 //! [`Segmenter::prepare`] makes one; [`Prepared::segment`] segments it, as often as wished and with any strategy, and
 //! [`Prepared::segment_each`] with many settings at once, sharing what they have in common. The result is that of
@@ -14,7 +14,7 @@ use cytomask_segment::Segmentation;
 use cytomask_segment::stitch::Found;
 
 use crate::each::Answers;
-use crate::job::{self, TileFeatures};
+use crate::job::{self, TileFeatures, TileResult};
 use crate::large::{check_prompts, joined};
 use crate::scales::several_scales;
 use crate::{Error, ErrorKind, Phase, Segmenter, Strategy};
@@ -29,32 +29,28 @@ const TILE_BYTES: u64 = 4 << 20;
 /// An encoded image. Holds the features of all its tiles at once.
 #[derive(Debug)]
 pub struct Prepared {
-    /// At the scale of this image.
-    pub(crate) model: Model,
     /// The converted pixels.
     pub(crate) image: Arc<Rgb>,
-    pub(crate) tiles: Vec<TileFeatures>,
     /// What made it.
     segmenter: Segmenter,
+    /// The image at one scale, once a strategy asked for it.
+    encoded: OnceLock<Encoded>,
     /// The same image at each of the scales that APG looks at, once it was asked for.
     scales: OnceLock<Vec<Prepared>>,
     /// What [`Prepared::segment_each`] keeps.
     pub(crate) answers: Mutex<Answers>,
 }
 
-impl Prepared {
-    /// `[h, w]` of the image.
-    pub fn size(&self) -> [u32; 2] {
-        self.image.size
-    }
+/// The features of an image at one scale.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// At that scale.
+    pub(crate) model: Model,
+    pub(crate) tiles: Vec<TileFeatures>,
+}
 
-    /// Memory it takes, roughly: pixels, maps and features; not what [`Prepared::segment_each`] keeps, which is little.
-    pub fn memory_bytes(&self) -> u64 {
-        let of_scales: u64 = self.scales.get().into_iter().flatten().map(Self::feature_bytes).sum();
-        Rect::whole(self.size()).area() * PIXEL_BYTES + self.feature_bytes() + of_scales
-    }
-
-    fn feature_bytes(&self) -> u64 {
+impl Encoded {
+    fn bytes(&self) -> u64 {
         let enlarged = match self.model.scale() {
             Some(ScaleChoice::Fixed(scale)) => f64::from(scale * scale),
             _ => 1.0,
@@ -63,28 +59,77 @@ impl Prepared {
         (of_tiles as f64 * enlarged) as u64 * FEATURE_BYTES + self.tiles.len() as u64 * TILE_BYTES
     }
 
-    /// What a strategy looks at: this, or the same image at several scales.
+    /// Whether the image is one tile.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.tiles.len() == 1
+    }
+}
+
+impl Prepared {
+    /// Nothing is encoded yet.
+    pub(crate) fn new(segmenter: &Segmenter, image: Arc<Rgb>) -> Self {
+        let (segmenter, answers) = (segmenter.clone(), Mutex::default());
+        Self { image, segmenter, encoded: OnceLock::new(), scales: OnceLock::new(), answers }
+    }
+
+    /// `[h, w]` of the image.
+    pub fn size(&self) -> [u32; 2] {
+        self.image.size
+    }
+
+    /// Memory it takes, roughly: pixels, maps and features; not what [`Prepared::segment_each`] keeps, which is little.
+    pub fn memory_bytes(&self) -> u64 {
+        let of_scales = self.scales.get().into_iter().flatten().filter_map(|scale| scale.encoded.get());
+        let features: u64 = self.encoded.get().into_iter().chain(of_scales).map(Encoded::bytes).sum();
+        Rect::whole(self.size()).area() * PIXEL_BYTES + features
+    }
+
+    /// The image at one scale, encoded when first asked for.
     ///
     /// # Errors
     /// As [`Segmenter::prepare`].
-    pub(crate) fn seen_by(&self, strategy: &Strategy) -> Result<&[Self], Error> {
-        if self.tiles.is_empty() || several_scales(self.segmenter.model(), strategy).is_none() {
+    pub(crate) fn encoded(&self) -> Result<&Encoded, Error> {
+        self.encode(&mut |_| {})
+    }
+
+    fn encode(&self, report: &mut dyn FnMut(Phase)) -> Result<&Encoded, Error> {
+        if self.encoded.get().is_none() {
+            // Two threads may both encode it; they come to the same.
+            let _ = self.encoded.set(self.segmenter.encode(&self.image, report)?);
+        }
+        self.encoded.get().ok_or_else(|| Error::new(ErrorKind::Model, "an image's features are missing"))
+    }
+
+    /// Whether a strategy looks at the image at several scales.
+    pub(crate) fn is_seen_at_several_scales(&self, strategy: &Strategy) -> bool {
+        !self.size().contains(&0) && several_scales(self.segmenter.model(), strategy).is_some()
+    }
+
+    /// What a strategy looks at, encoded: this, or the same image at several scales.
+    ///
+    /// # Errors
+    /// As [`Segmenter::prepare`].
+    pub(crate) fn seen_by(&self, strategy: &Strategy, report: &mut dyn FnMut(Phase)) -> Result<&[Self], Error> {
+        if !self.is_seen_at_several_scales(strategy) {
+            self.encode(report)?;
             return Ok(slice::from_ref(self));
         }
         if self.scales.get().is_none() {
             let (scales, known) = self.segmenter.scales(&*self.image)?;
-            let mut known = known.into_iter();
-            let at = |scale: f32| {
-                let segmenter = self.segmenter.with_scale(ScaleChoice::Fixed(scale));
-                segmenter.prepare_shared(Arc::clone(&self.image), known.next(), &mut |_| {})
+            let at = |scale: &f32| {
+                Self::new(&self.segmenter.with_scale(ScaleChoice::Fixed(*scale)), Arc::clone(&self.image))
             };
+            let scales: Vec<Self> = scales.iter().map(at).collect();
+            if let (Some(features), Some(first)) = (known, scales.first()) {
+                let model = first.segmenter.model().clone();
+                let _ = first.encoded.set(Encoded { model, tiles: vec![features] });
+            }
+            scales.iter().try_for_each(|scale| scale.encode(report).map(|_| ()))?;
             // Two threads may both prepare them; they come to the same.
-            let _ = self.scales.set(scales.into_iter().map(at).collect::<Result<_, _>>()?);
+            let _ = self.scales.set(scales);
         }
-        self.scales
-            .get()
-            .map(Vec::as_slice)
-            .ok_or_else(|| Error::new(ErrorKind::Model, "an image's scales are missing"))
+        let scales = self.scales.get().map(Vec::as_slice);
+        scales.ok_or_else(|| Error::new(ErrorKind::Model, "an image's scales are missing"))
     }
 
     /// Segments the image by any strategy, and tells `report` how far it is.
@@ -92,89 +137,79 @@ impl Prepared {
     /// # Errors
     /// As [`Segmenter::run`].
     pub fn segment(&self, strategy: &Strategy, report: &mut dyn FnMut(Phase)) -> Result<Segmentation, Error> {
-        if self.tiles.is_empty() {
+        if self.size().contains(&0) {
             return Ok(Segmentation::empty(self.size()));
         }
         if let Some(apg) = several_scales(self.segmenter.model(), strategy) {
-            let scales = self.seen_by(strategy)?;
+            let scales = self.seen_by(strategy, &mut |_| {})?;
             let found = scales.iter().map(|scale| scale.found(strategy, report)).collect::<Result<_, _>>()?;
             report(Phase::Merge);
             return Ok(apg.merge_scales(self.size(), found));
         }
-        let several = self.tiles.len() > 1;
-        if several {
+        let encoded = self.encoded()?;
+        if !encoded.is_whole() {
             check_prompts(strategy, self.size())?;
         }
-        let mut results = Vec::with_capacity(self.tiles.len());
-        for (done, features) in self.tiles.iter().enumerate() {
-            report(Phase::Tile { done, total: self.tiles.len() });
-            let mut prompts = |done, total| report(Phase::Prompts { done, total });
-            results.push(job::segment_tile(&self.model, strategy, &*self.image, features, &mut prompts)?);
-        }
+        let results = self.results(encoded, strategy, report)?;
         report(Phase::Merge);
-        if several {
-            let tiles: Vec<Tile> = self.tiles.iter().map(|features| features.tile).collect();
-            return job::join(&self.model, strategy, &*self.image, None, &tiles, results);
+        if encoded.is_whole() {
+            return job::merge(strategy, self.size(), results);
         }
-        job::merge(strategy, self.size(), results)
+        let tiles: Vec<Tile> = encoded.tiles.iter().map(|features| features.tile).collect();
+        job::join(&encoded.model, strategy, &*self.image, None, &tiles, results)
+    }
+
+    /// What each tile contributes.
+    fn results(
+        &self,
+        encoded: &Encoded,
+        strategy: &Strategy,
+        report: &mut dyn FnMut(Phase),
+    ) -> Result<Vec<TileResult>, Error> {
+        let total = encoded.tiles.len();
+        let each = |(done, features)| {
+            report(Phase::Tile { done, total });
+            let mut prompts = |done, total| report(Phase::Prompts { done, total });
+            job::segment_tile(&encoded.model, strategy, &*self.image, features, &mut prompts)
+        };
+        encoded.tiles.iter().enumerate().map(each).collect()
     }
 
     /// The objects of one of several scales.
     fn found(&self, strategy: &Strategy, report: &mut dyn FnMut(Phase)) -> Result<Vec<Found>, Error> {
-        let (model, image) = (&self.model, &*self.image);
-        let mut prompts = |done, total| report(Phase::Prompts { done, total });
-        if let [features] = self.tiles.as_slice() {
-            return job::tile_objects(model, strategy, image, features, None, &mut prompts);
+        let (encoded, image) = (self.encoded()?, &*self.image);
+        if let [features] = encoded.tiles.as_slice() {
+            let mut prompts = |done, total| report(Phase::Prompts { done, total });
+            return job::tile_objects(&encoded.model, strategy, image, features, None, &mut prompts);
         }
-        let mut results = Vec::with_capacity(self.tiles.len());
-        for features in &self.tiles {
-            results.push(job::segment_tile(model, strategy, image, features, &mut prompts)?);
-        }
-        let tiles: Vec<Tile> = self.tiles.iter().map(|features| features.tile).collect();
-        joined(model, strategy, image, None, &tiles, results)
+        let results = self.results(encoded, strategy, report)?;
+        let tiles: Vec<Tile> = encoded.tiles.iter().map(|features| features.tile).collect();
+        joined(&encoded.model, strategy, image, None, &tiles, results)
     }
 }
 
 impl Segmenter {
-    /// Encodes an image of converted pixels.
+    /// Prepares an image of converted pixels, and encodes it as the chosen strategy will look at it.
     ///
     /// # Errors
     /// `Model` when the network fails, `Setting` for tiles without pixels.
     pub fn prepare(&self, image: Rgb, report: &mut dyn FnMut(Phase)) -> Result<Prepared, Error> {
-        let prepared = self.prepare_shared(Arc::new(image), None, report)?;
-        // Made now where they will be needed, so that the time and memory of preparing tell of them.
-        prepared.seen_by(self.chosen_strategy())?;
+        let prepared = Prepared::new(self, Arc::new(image));
+        prepared.seen_by(self.chosen_strategy(), report)?;
         Ok(prepared)
     }
 
-    /// Encodes an image; `known` are the features of its only tile, if they are at hand.
-    fn prepare_shared(
-        &self,
-        image: Arc<Rgb>,
-        known: Option<TileFeatures>,
-        report: &mut dyn FnMut(Phase),
-    ) -> Result<Prepared, Error> {
-        let prepared = |model: Model, image, tiles| Prepared {
-            model,
-            image,
-            tiles,
-            segmenter: self.clone(),
-            scales: OnceLock::new(),
-            answers: Mutex::default(),
-        };
+    /// The features of an image at the scale it is to be seen at, if that is one.
+    fn encode(&self, image: &Rgb, report: &mut dyn FnMut(Phase)) -> Result<Encoded, Error> {
         if image.size.contains(&0) {
-            return Ok(prepared(self.model().clone(), image, Vec::new()));
+            return Ok(Encoded { model: self.model().clone(), tiles: Vec::new() });
         }
-        let (model, tiles) = self.layout(&*image)?;
-        let model = model.into_owned();
-        if let Some(known) = known {
-            return Ok(prepared(model, image, vec![known]));
-        }
+        let (model, tiles) = self.layout(image)?;
         let mut features = Vec::with_capacity(tiles.len());
         for (done, tile) in tiles.iter().enumerate() {
             report(Phase::Tile { done, total: tiles.len() });
-            features.push(job::encode_tile(&model, &*image, tile)?);
+            features.push(job::encode_tile(&model, image, tile)?);
         }
-        Ok(prepared(model, image, features))
+        Ok(Encoded { model: model.into_owned(), tiles: features })
     }
 }

@@ -1,6 +1,7 @@
 //! The work itself, with what is already done left alone.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use cytomask_eval::{BothEmpty, ScoreOptions};
@@ -324,7 +325,7 @@ impl<'a> Work<'a> {
     }
 
     /// Segments (unless the labels of an earlier call can be kept), scores and records.
-    fn one(&mut self, at: usize, own: &Prepared<'_>, shared: &mut Option<Encoded>) -> Result<Scores, Error> {
+    fn one(&mut self, at: usize, own: &Prepared<'_>, shared: &mut Option<Shared>) -> Result<Scores, Error> {
         self.places[at].make_folders()?;
         let prediction_key = self.prediction_key(own)?;
         let earlier = Record::read(&self.places[at].record).filter(|record| {
@@ -355,7 +356,7 @@ impl<'a> Work<'a> {
         Ok(Record::read(&self.places[at].record).unwrap_or(record).scores)
     }
 
-    fn segment(&mut self, segmenter: &Segmenter, shared: &mut Option<Encoded>) -> Result<(Labels, Seconds), Error> {
+    fn segment(&mut self, segmenter: &Segmenter, shared: &mut Option<Shared>) -> Result<(Labels, Seconds), Error> {
         if self.image.is_none() {
             self.image = Some(self.options.selection.read(&self.case.image)?.image);
         }
@@ -363,41 +364,45 @@ impl<'a> Work<'a> {
         if shared.is_none() {
             let start = Instant::now();
             let rgb = image.to_rgb(segmenter.chosen_normalization())?;
-            let prepared = segmenter.prepare(rgb, &mut |_| {})?;
-            *shared = Some(Encoded { prepared, encoder: start.elapsed().as_secs_f64(), decoder_maps: None });
+            *shared = Some(Shared {
+                prepared: crate::Prepared::new(segmenter, Arc::new(rgb)),
+                conversion: start.elapsed().as_secs_f64(),
+                made: [None; 2],
+            });
         }
-        let encoded = shared.as_mut().ok_or_else(|| Error::new(ErrorKind::Model, "no encoded image"))?;
+        let shared = shared.as_mut().ok_or_else(|| Error::new(ErrorKind::Model, "no prepared image"))?;
         let strategy = segmenter.chosen_strategy();
-        let decoder_maps = match strategy {
-            Strategy::Ais(_) | Strategy::Apg(_) => encoded.decoder_maps()?,
-            Strategy::Amg(_) | Strategy::Flows(_) | Strategy::Prompted(..) => 0.0,
-        };
+        let [encoder, decoder_maps] = shared.make(strategy)?;
         let start = Instant::now();
-        let found = encoded.prepared.segment(strategy, &mut |_| {})?;
-        let seconds = Seconds { encoder: encoded.encoder, decoder_maps, strategy: start.elapsed().as_secs_f64() };
-        Ok((found.labels, seconds))
+        let found = shared.prepared.segment(strategy, &mut |_| {})?;
+        Ok((found.labels, Seconds { encoder, decoder_maps, strategy: start.elapsed().as_secs_f64() }))
     }
 }
 
-/// An encoded image, with what making it took.
-struct Encoded {
+/// What the strategies of one model share of an image, with the seconds that making it took.
+struct Shared {
     prepared: crate::Prepared,
-    encoder: f64,
-    decoder_maps: Option<f64>,
+    conversion: f64,
+    /// Of what is seen at one scale, and at several: encoding; decoder maps, once made.
+    made: [Option<(f64, Option<f64>)>; 2],
 }
 
-impl Encoded {
-    /// Makes the decoder maps, which strategies then find made, and says how long that took.
-    fn decoder_maps(&mut self) -> Result<f64, Error> {
-        if let Some(seconds) = self.decoder_maps {
-            return Ok(seconds);
+impl Shared {
+    /// Makes what the strategy will then find made, and says how long that took when it was made: conversion and encoding; decoder maps.
+    fn make(&mut self, strategy: &Strategy) -> Result<[f64; 2], Error> {
+        let made = &mut self.made[usize::from(self.prepared.is_seen_at_several_scales(strategy))];
+        let start = Instant::now();
+        let seen = self.prepared.seen_by(strategy, &mut |_| {})?;
+        let (encoder, decoder_maps) = made.get_or_insert_with(|| (start.elapsed().as_secs_f64(), None));
+        let encoder = self.conversion + *encoder;
+        if !matches!(strategy, Strategy::Ais(_) | Strategy::Apg(_)) {
+            return Ok([encoder, 0.0]);
         }
         let start = Instant::now();
-        for features in &self.prepared.tiles {
-            features.fields(&self.prepared.model)?;
+        for scale in seen {
+            let encoded = scale.encoded()?;
+            encoded.tiles.iter().try_for_each(|features| features.fields(&encoded.model).map(|_| ()))?;
         }
-        let seconds = start.elapsed().as_secs_f64();
-        self.decoder_maps = Some(seconds);
-        Ok(seconds)
+        Ok([encoder, *decoder_maps.get_or_insert_with(|| start.elapsed().as_secs_f64())])
     }
 }
