@@ -5,8 +5,7 @@
 #
 # DATA holds SOURCE/images and SOURCE/labels with equal file stems. A stopped run goes on when called again.
 # AMG prompts everywhere and is by far the slowest: POINTS sets its grid (SAM's own is 32), and SOURCES takes the first N images of
-# a source written as SOURCE:N, for all methods. AMG gets the lowest thresholds of the paper's grid search: with SAM's own the built-in model, which
-# rates its masks low, finds next to nothing (AMG_DEFAULTS=1 adds that method).
+# a source written as SOURCE:N, for all methods. All have the built-in model's own settings.
 set -euo pipefail
 data=$(realpath "${1:?folder with SOURCE/images and SOURCE/labels}")
 out=${2:-out/compare}
@@ -29,9 +28,8 @@ mkdir -p "$out"
 } >"$out/images_compared.csv"
 
 methods=(
-    --run "AMG=cytomask-t:amg:points_per_side=$points,pred_iou_thresh=0.6,stability_score_thresh=0.6"
+    --run "AMG=cytomask-t:amg:points_per_side=$points"
     --run "AIS=cytomask-t:ais"
     --run "APG=cytomask-t:apg"
 )
-[ "${AMG_DEFAULTS:-0}" = 1 ] && methods+=(--run "AMG, defaults=cytomask-t:amg:points_per_side=$points")
 "$cytomask" compare --table "$out/images_compared.csv" -o "$out" --title "cytomask-t by AMG, AIS and APG" "${methods[@]}"

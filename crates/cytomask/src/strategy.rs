@@ -94,8 +94,15 @@ impl Strategy {
         Ais::for_model(model.name())
     }
 
-    /// AMG with the settings that suit `model`.
+    /// AMG with the settings that suit `model`: µSAM's for its models, those chosen on validation images for the built-in one
+    /// (docs/default-model.md), else SAM's.
     pub fn amg_for(model: &Model) -> Amg {
-        Amg::for_model(model.name())
+        match model.family() {
+            // It rates its masks low, and several points find each of its objects.
+            Family::CytomaskT => {
+                Amg { pred_iou_thresh: 0.65, stability_score_thresh: 0.6, box_nms_thresh: 0.5, ..Amg::default() }
+            }
+            _ => Amg::for_model(model.name()),
+        }
     }
 }

@@ -42,6 +42,14 @@ fn a_prepared_image_gives_what_a_plain_run_gives() {
 }
 
 #[test]
+fn the_built_in_model_finds_objects_by_amg_without_further_settings() {
+    let model = model();
+    let amg = Amg { points_per_side: 12, ..Strategy::amg_for(&model) };
+    let found = Segmenter::new(model).strategy(amg).run_rgb(&discs(), None, &mut |_| {}).unwrap();
+    assert!((4..=6).contains(&found.objects.len()), "{} objects", found.objects.len());
+}
+
+#[test]
 fn tiles_of_a_prepared_image_too() {
     let model = model();
     let tiled =
