@@ -24,10 +24,8 @@ stage() { # NAME FIRST-WEIGHTS FLAGS…
 stage 1 "--weights $weights" --steps 2950 --seed 1
 stage 2 "--continue-from $out/1/state.pt" --steps 400 --seed 2 --peak 0.65 --hold 0.99 --prompt-start 0 --prompt-every 4 \
     --sources dsb2018_train=0.58,tnbc=0.24,usiigaci_train=0.18
-stage 3 "--continue-from $out/2/state.pt" --steps 2600 --seed 3 --peak 0.7 --hold 0.45 --prompt-start 0 --prompt-every 3 \
-    --sources dsb2018_train=0.56,tnbc=0.22,usiigaci_train=0.22
-stage 4 "--continue-from $out/3/state.pt" --steps 1750 --seed 5 --peak 0.7 --hold 0.45 --prompt-start 0 --prompt-every 3 \
-    --sources dsb2018_train=0.56,tnbc=0.22,usiigaci_train=0.22
-stage 5 "--continue-from $out/4/state.pt" --steps 7000 --seed 6 --peak 0.8 --hold 0.4 --prompt-start 0 --prompt-every 3 --ema 0.999 \
-    --crops 224x4,256x3,320x2 --sources dsb2018_train=0.56,tnbc=0.22,usiigaci_train=0.22
+later=(--prompt-start 0 --prompt-every 3 --sources dsb2018_train=0.56,tnbc=0.22,usiigaci_train=0.22)
+stage 3 "--continue-from $out/2/state.pt" --steps 2600 --seed 3 --peak 0.7 --hold 0.45 "${later[@]}"
+stage 4 "--continue-from $out/3/state.pt" --steps 1750 --seed 5 --peak 0.7 --hold 0.45 "${later[@]}"
+stage 5 "--continue-from $out/4/state.pt" --steps 7000 --seed 6 --peak 0.8 --hold 0.4 --ema 0.999 --crops 224x4,256x3,320x2 "${later[@]}"
 "$python" "$here/average.py" "$out/cytomask_t.safetensors" "0.7=$out/5/cytomask_t.safetensors" "0.3=$out/3/cytomask_t.safetensors"

@@ -141,12 +141,12 @@ impl Prepared {
             return Ok(Segmentation::empty(self.size()));
         }
         if let Some(apg) = several_scales(self.segmenter.model(), strategy) {
-            let scales = self.seen_by(strategy, &mut |_| {})?;
+            let scales = self.seen_by(strategy, report)?;
             let found = scales.iter().map(|scale| scale.found(strategy, report)).collect::<Result<_, _>>()?;
             report(Phase::Merge);
             return Ok(apg.merge_scales(self.size(), found));
         }
-        let encoded = self.encoded()?;
+        let encoded = self.encode(report)?;
         if !encoded.is_whole() {
             check_prompts(strategy, self.size())?;
         }

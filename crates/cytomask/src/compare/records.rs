@@ -29,7 +29,7 @@ pub(super) struct Record {
 /// Seconds of one method on one image, without reading, writing and scoring.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seconds {
-    /// Conversion of samples and the image encoder; shared with the model's other strategies.
+    /// Conversion of samples and the image encoder; shared with the model's other strategies that look at the same scales.
     pub(super) encoder: f64,
     /// Decoder maps; 0 for strategies that do not use them. Shared as well.
     pub(super) decoder_maps: f64,
