@@ -325,9 +325,9 @@ pub(crate) struct ThresholdArgs {
     /// AIS: sigma of the smoothing of the foreground, pixels.
     #[arg(long = "foreground_smoothing", value_name = "SIGMA")]
     pub(crate) foreground_smoothing: Option<f32>,
-    /// AIS: sigma of the smoothing of the distance maps, pixels.
-    #[arg(long = "distance_smoothing", value_name = "SIGMA")]
-    pub(crate) distance_smoothing: Option<f32>,
+    /// AIS, APG: sigma of the smoothing of the distance maps, pixels, or `auto` (by the objects' size).
+    #[arg(long = "distance_smoothing", value_name = "SIGMA|auto")]
+    pub(crate) distance_smoothing: Option<String>,
     /// Objects of fewer pixels are dropped.
     #[arg(long = "min_size", value_name = "PIXELS")]
     pub(crate) min_size: Option<u32>,

@@ -48,11 +48,13 @@ fn given(thresholds: &ThresholdArgs) -> Result<Value> {
     let mut given = serde_json::to_value(thresholds)?;
     if let Some(given) = given.as_object_mut() {
         given.retain(|_, value| !value.is_null());
-        // The only flag whose text may be a number or a word.
-        if let Some(value) = given.get_mut("mask_threshold")
-            && let Some(threshold) = value.as_str().and_then(|text| text.parse::<f32>().ok())
-        {
-            *value = json!(threshold);
+        // The flags whose text may be a number or a word.
+        for name in ["distance_smoothing", "mask_threshold"] {
+            if let Some(value) = given.get_mut(name)
+                && let Some(number) = value.as_str().and_then(|text| text.parse::<f32>().ok())
+            {
+                *value = json!(number);
+            }
         }
     }
     Ok(given)

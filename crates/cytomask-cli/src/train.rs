@@ -63,8 +63,11 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
         Some(folder) if arguments.resume => Trainer::stored_settings(folder)?,
         _ => None,
     };
-    let of_model = [model.flow_predictor().is_some(), model.scale().is_some(), hardware.accelerated];
-    let mut settings = arguments.options.settings(of_model, &defaults, stored.as_ref())?;
+    let of_model = [model.flow_predictor().is_some(), model.scale().is_some()];
+    // The built-in model's crops are small: nothing would be saved that is scarce.
+    let may_recompute = model.scale().is_none() && !hardware.accelerated;
+    let recomputes = |side, batch| may_recompute && !hardware.keeps_activations(model.family(), side, batch);
+    let mut settings = arguments.options.settings(of_model, &recomputes, &defaults, stored.as_ref())?;
     settings.augmentation = arguments.data.augment;
     let apg = Strategy::apg_for(&model);
     let sha256 = (!arguments.from_scratch).then(|| cytomask::model_sha256(&model)).transpose()?;

@@ -11,7 +11,7 @@ use cytomask_weights::{Checkpoint, ContentHash, TensorMap};
 
 use crate::cpsam::CpSam;
 use crate::cyto3::CpNet;
-use crate::cytomask_t::scale::{automatic_scale, object_areas, scales};
+use crate::cytomask_t::scale::{automatic_scale, scales};
 use crate::cytomask_t::{
     CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice,
 };
@@ -355,13 +355,7 @@ impl Model {
         changed
     }
 
-    /// Areas in pixels of the objects that decoder maps show, roughly; input of [`Model::scale_for`]
-    /// and [`Model::scales_for`].
-    pub fn object_areas(fields: &Fields) -> Vec<u64> {
-        object_areas(fields)
-    }
-
-    /// The scale that suits objects of these areas, measured at 1×.
+    /// The scale that suits objects of these areas, measured at 1× ([`cytomask_segment::object_size::object_areas`]).
     pub fn scale_for(areas: &[u64]) -> f32 {
         automatic_scale(areas)
     }

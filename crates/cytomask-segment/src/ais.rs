@@ -7,6 +7,7 @@
 use cytomask_image::{Labels, Rgb, Tile};
 
 use crate::model::{FieldModel, Fields};
+use crate::object_size::Smoothing;
 use crate::ops::components::{Connectivity, label_mask};
 use crate::ops::gaussian::gaussian;
 use crate::ops::paint::{Claim, Paint};
@@ -25,8 +26,8 @@ pub struct Ais {
     pub foreground_threshold: f32,
     /// Standard deviation, in pixels, of the smoothing of the foreground map; 0 leaves it as it is.
     pub foreground_smoothing: f32,
-    /// Standard deviation, in pixels, of the smoothing of both distance maps; 0 leaves them as they are.
-    pub distance_smoothing: f32,
+    /// Smoothing of both distance maps.
+    pub distance_smoothing: Smoothing,
     /// Objects of fewer pixels are removed.
     pub min_size: u64,
 }
@@ -39,7 +40,7 @@ impl Default for Ais {
             boundary_distance_threshold: 0.5,
             foreground_threshold: 0.5,
             foreground_smoothing: 1.0,
-            distance_smoothing: 1.6,
+            distance_smoothing: Smoothing::Sigma(1.6),
             min_size: 0,
         }
     }
@@ -67,7 +68,7 @@ impl Ais {
         listed.map_or_else(Self::default, |&(_, center, boundary, smoothing)| Self {
             center_distance_threshold: center,
             boundary_distance_threshold: boundary,
-            distance_smoothing: smoothing,
+            distance_smoothing: Smoothing::Sigma(smoothing),
             min_size: MODEL_MIN_SIZE,
             ..Self::default()
         })
@@ -96,11 +97,12 @@ impl Ais {
     /// # Panics
     /// When a map does not hold `h * w` samples.
     pub fn smooth(&self, fields: &Fields) -> Fields {
+        let sigma = self.distance_smoothing.sigma(fields);
         Fields {
             size: fields.size,
             foreground: gaussian(fields.size, &fields.foreground, self.foreground_smoothing),
-            center_distance: gaussian(fields.size, &fields.center_distance, self.distance_smoothing),
-            boundary_distance: gaussian(fields.size, &fields.boundary_distance, self.distance_smoothing),
+            center_distance: gaussian(fields.size, &fields.center_distance, sigma),
+            boundary_distance: gaussian(fields.size, &fields.boundary_distance, sigma),
         }
     }
 
@@ -200,7 +202,12 @@ mod tests {
     #[test]
     fn label_images_are_the_references() {
         let golden = Golden::open("ais.safetensors");
-        let raw = Ais { foreground_smoothing: 0.0, distance_smoothing: 0.0, min_size: 10, ..Ais::default() };
+        let raw = Ais {
+            foreground_smoothing: 0.0,
+            distance_smoothing: Smoothing::Sigma(0.0),
+            min_size: 10,
+            ..Ais::default()
+        };
         for (case, settings, ais) in [
             ("borders", "default", Ais::default()),
             ("borders", "vit_b_lm", Ais::for_model("vit_b_lm")),
@@ -227,7 +234,7 @@ mod tests {
 
     /// Discs whose maps are free of noise; smoothing would blur the small ones.
     fn sharp() -> Ais {
-        Ais { foreground_smoothing: 0.0, distance_smoothing: 0.0, ..Ais::default() }
+        Ais { foreground_smoothing: 0.0, distance_smoothing: Smoothing::Sigma(0.0), ..Ais::default() }
     }
 
     #[test]
@@ -289,8 +296,8 @@ mod tests {
     fn models_have_their_settings() {
         let organelles = Ais::for_model("vit_b_em_organelles");
         assert_eq!((organelles.center_distance_threshold, organelles.boundary_distance_threshold), (0.3, 0.4));
-        assert_eq!((organelles.distance_smoothing, organelles.min_size), (1.2, 100));
-        assert_eq!(Ais::for_model("vit_h_lm").distance_smoothing, 1.4);
+        assert_eq!((organelles.distance_smoothing, organelles.min_size), (Smoothing::Sigma(1.2), 100));
+        assert_eq!(Ais::for_model("vit_h_lm").distance_smoothing, Smoothing::Sigma(1.4));
         assert_eq!(Ais::for_model("vit_b_histopathology"), Ais::default());
     }
 }

@@ -15,6 +15,7 @@ use cytomask_image::{Labels, LogitMap, Mask, Rect, Rgb, Tile};
 use rayon::prelude::*;
 
 use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel};
+use crate::object_size::Smoothing;
 use crate::ops::boundaries::{BoundaryMode, find_boundaries};
 use crate::ops::components::{Connectivity, label_mask};
 use crate::ops::distance::{distance_to_unset, squared_distance_to_unset};
@@ -49,8 +50,8 @@ pub struct Apg {
     pub boundary_distance_threshold: f32,
     /// Objects lie where the foreground probability is at least this.
     pub foreground_threshold: f32,
-    /// Standard deviation, in pixels, of a smoothing of both distance maps before prompts are derived; 0 takes them raw.
-    pub distance_smoothing: f32,
+    /// Smoothing of both distance maps before prompts are derived.
+    pub distance_smoothing: Smoothing,
     /// Where prompts come from.
     pub prompt_source: PromptSource,
     /// What a prompt consists of.
@@ -131,7 +132,7 @@ impl Default for Apg {
             center_distance_threshold: 0.5,
             boundary_distance_threshold: 0.5,
             foreground_threshold: 0.5,
-            distance_smoothing: 0.0,
+            distance_smoothing: Smoothing::Sigma(0.0),
             prompt_source: PromptSource::Components,
             prompt_kind: PromptKind::Point,
             maxima_distance_px: 5,
@@ -359,13 +360,14 @@ impl Apg {
     /// When a map does not hold `h * w` samples.
     pub fn derive_prompts(&self, fields: &Fields) -> Vec<DerivedPrompt> {
         let size = fields.size;
-        let boundary_distance = self.smoothed(size, &fields.boundary_distance);
+        let sigma = self.distance_smoothing.sigma(fields);
+        let boundary_distance = smoothed(size, &fields.boundary_distance, sigma);
         let inside: Vec<bool> = fields.foreground.iter().map(|&value| value >= self.foreground_threshold).collect();
         let is_deep = |pixel: usize| inside[pixel] && boundary_distance[pixel] < self.boundary_distance_threshold;
 
         let seeds = match self.prompt_source {
             PromptSource::Components => {
-                let center_distance = self.smoothed(size, &fields.center_distance);
+                let center_distance = smoothed(size, &fields.center_distance, sigma);
                 let is_core = |pixel| is_deep(pixel) && center_distance[pixel] < self.center_distance_threshold;
                 let cores: Vec<bool> = (0..inside.len()).map(is_core).collect();
                 label_mask(size, &cores, Connectivity::Four)
@@ -386,14 +388,6 @@ impl Apg {
         }
         let found = points.into_iter().zip(bounds).zip(extents);
         found.map(|((point, bounds), (seed_area_px, _))| DerivedPrompt { point, bounds, seed_area_px }).collect()
-    }
-
-    fn smoothed<'a>(&self, size: [u32; 2], values: &'a [f32]) -> Cow<'a, [f32]> {
-        if self.distance_smoothing > 0.0 {
-            Cow::Owned(gaussian(size, values, self.distance_smoothing))
-        } else {
-            Cow::Borrowed(values)
-        }
     }
 
     /// For every prompt, in order, its best mask.
@@ -480,6 +474,10 @@ impl Apg {
 /// The candidate with the highest predicted IoU, the first of equals.
 fn best_of(candidates: Vec<Candidate>) -> Option<Candidate> {
     candidates.into_iter().reduce(|best, next| if next.predicted_iou > best.predicted_iou { next } else { best })
+}
+
+fn smoothed(size: [u32; 2], values: &[f32], sigma: f32) -> Cow<'_, [f32]> {
+    if sigma > 0.0 { Cow::Owned(gaussian(size, values, sigma)) } else { Cow::Borrowed(values) }
 }
 
 /// A label image with one object of one pixel at each place of an ascending list.

@@ -10,6 +10,7 @@ pub mod flows;
 #[cfg(test)]
 mod golden;
 pub mod model;
+pub mod object_size;
 pub mod ops;
 pub mod prompted;
 #[doc(hidden)]
@@ -23,6 +24,7 @@ pub use amg::Amg;
 pub use apg::Apg;
 pub use flows::{FlowFields, Flows};
 pub use model::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
+pub use object_size::Smoothing;
 pub use prompted::Prompted;
 pub use segmentation::{ObjectOrigin, ObjectRecord, Segmentation};
 pub use volume::{VolumeFlows, stitch_planes};

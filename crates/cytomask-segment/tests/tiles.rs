@@ -7,7 +7,7 @@ use cytomask_image::{Labels, Rgb, Tile, tiles};
 use cytomask_segment::ops::nms::Overlap;
 use cytomask_segment::scripted::{ScriptedError, ScriptedModel};
 use cytomask_segment::stitch::{Found, Join, join};
-use cytomask_segment::{Ais, Amg, Apg, BoxPrompt, FieldModel, Prompt, PromptModel, Prompted, Segmentation};
+use cytomask_segment::{Ais, Amg, Apg, BoxPrompt, FieldModel, Prompt, PromptModel, Prompted, Segmentation, Smoothing};
 use proptest::prelude::*;
 
 const SIZE: [u32; 2] = [97, 131];
@@ -22,7 +22,7 @@ enum Method {
 
 fn all_methods(model: &ScriptedModel) -> [Method; 4] {
     // Discs free of noise; smoothing would blur the small ones.
-    let ais = Ais { foreground_smoothing: 0.0, distance_smoothing: 0.0, ..Ais::default() };
+    let ais = Ais { foreground_smoothing: 0.0, distance_smoothing: Smoothing::Sigma(0.0), ..Ais::default() };
     let boxes = model.discs.iter().map(|disc| {
         let (low, high) = ([disc.y - disc.radius, disc.x - disc.radius], [disc.y + disc.radius, disc.x + disc.radius]);
         Prompt::bounds(BoxPrompt { y0: low[0], x0: low[1], y1: high[0], x1: high[1] })

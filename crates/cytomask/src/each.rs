@@ -145,7 +145,7 @@ impl Prepared {
         }
         let Encoded { model, tiles } = self.encoded()?;
         let fields = tiles[0].fields(model)?;
-        let smoothing = |ais: &Ais| [ais.foreground_smoothing, ais.distance_smoothing];
+        let smoothing = |ais: &Ais| (ais.foreground_smoothing, ais.distance_smoothing);
         for same_maps in groups(settings, |a, b| smoothing(a) == smoothing(b)) {
             let smoothed = same_maps[0].1.smooth(fields);
             let but_for_size = |ais: &Ais| Ais { min_size: 0, ..*ais };

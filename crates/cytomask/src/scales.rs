@@ -8,6 +8,7 @@
 
 use cytomask_image::Tile;
 use cytomask_models::{Model, ScaleChoice};
+use cytomask_segment::object_size::object_areas;
 use cytomask_segment::stitch::Found;
 use cytomask_segment::{Apg, Segmentation};
 
@@ -62,7 +63,7 @@ impl Segmenter {
             return Ok((vec![1.0], None));
         }
         let features = job::encode_tile(&natural, image, tile)?;
-        let scales = Model::scales_for(&Model::object_areas(features.fields(&natural)?));
+        let scales = Model::scales_for(&object_areas(features.fields(&natural)?));
         let known = (scales[0] == 1.0).then_some(features);
         Ok((scales, known))
     }

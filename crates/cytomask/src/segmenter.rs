@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cytomask_image::{Image, Normalization, Rgb, Tile};
 use cytomask_models::{DeviceChoice, Family, Model, ScaleChoice};
+use cytomask_segment::object_size::object_areas;
 use cytomask_segment::{FieldModel, Fields, PromptModel, Segmentation};
 use cytomask_weights::{Checkpoint, Store, StoreOptions};
 
@@ -337,7 +338,7 @@ impl Segmenter {
         let mut areas = Vec::new();
         for tile in tiles.iter().step_by(step) {
             let fields = natural.fields(&natural.encode(&*image.read(tile.outer)?)?)?;
-            areas.extend(Model::object_areas(&fields));
+            areas.extend(object_areas(&fields));
         }
         Ok(areas)
     }

@@ -7,7 +7,7 @@ use cytomask_models::Model;
 use cytomask_segment::amg::WithBackground;
 use cytomask_segment::apg::{MaskThreshold, PromptKind, PromptSource};
 use cytomask_segment::ops::nms::Overlap;
-use cytomask_segment::{Ais, Amg, Apg, Flows, Prompted};
+use cytomask_segment::{Ais, Amg, Apg, Flows, Prompted, Smoothing};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, ErrorKind, Strategy};
@@ -26,6 +26,8 @@ enum Slot<'a> {
     WideShare(&'a mut f64),
     /// A standard deviation, 0–1000 pixels.
     Sigma(&'a mut f32),
+    /// A standard deviation, or by the objects' size.
+    Smoothing(&'a mut Smoothing),
     /// Logits, at least 0.
     Logits(&'a mut f32),
     /// Logits of any sign.
@@ -53,7 +55,7 @@ fn slots_of_ais(ais: &mut Ais) -> Vec<Named<'_>> {
         ("boundary_distance_threshold", Slot::Share(&mut ais.boundary_distance_threshold)),
         ("foreground_threshold", Slot::Share(&mut ais.foreground_threshold)),
         ("foreground_smoothing", Slot::Sigma(&mut ais.foreground_smoothing)),
-        ("distance_smoothing", Slot::Sigma(&mut ais.distance_smoothing)),
+        ("distance_smoothing", Slot::Smoothing(&mut ais.distance_smoothing)),
         ("min_size", Slot::Pixels(&mut ais.min_size)),
     ]
 }
@@ -63,7 +65,7 @@ fn slots_of_apg(apg: &mut Apg) -> Vec<Named<'_>> {
         ("center_distance_threshold", Slot::Share(&mut apg.center_distance_threshold)),
         ("boundary_distance_threshold", Slot::Share(&mut apg.boundary_distance_threshold)),
         ("foreground_threshold", Slot::Share(&mut apg.foreground_threshold)),
-        ("distance_smoothing", Slot::Sigma(&mut apg.distance_smoothing)),
+        ("distance_smoothing", Slot::Smoothing(&mut apg.distance_smoothing)),
         ("prompt_source", Slot::Source(&mut apg.prompt_source)),
         ("prompt_kind", Slot::Kind(&mut apg.prompt_kind)),
         ("maxima_distance_px", Slot::Count(&mut apg.maxima_distance_px, 0)),
@@ -138,6 +140,10 @@ impl Slot<'_> {
             Self::Share(value) | Self::Sigma(value) | Self::Logits(value) | Self::SignedLogits(value) => {
                 number(**value)
             }
+            Self::Smoothing(value) => match **value {
+                Smoothing::Sigma(sigma) => number(sigma),
+                Smoothing::BySize => json!("auto"),
+            },
             Self::WideShare(value) => json!(**value),
             Self::Count(value, _) => json!(**value),
             Self::Pixels(value) => json!(**value),
@@ -160,6 +166,13 @@ impl Slot<'_> {
             Self::Share(value) => **value = within(given, 1.0).ok_or("a number from 0 to 1")? as f32,
             Self::WideShare(value) => **value = within(given, 1.0).ok_or("a number from 0 to 1")?,
             Self::Sigma(value) => **value = within(given, LARGEST_SIGMA).ok_or("pixels from 0 to 1000")? as f32,
+            Self::Smoothing(value) => {
+                **value = match (within(given, LARGEST_SIGMA), given.as_str()) {
+                    (Some(sigma), _) => Smoothing::Sigma(sigma as f32),
+                    (_, Some("auto")) => Smoothing::BySize,
+                    _ => return Err("pixels from 0 to 1000 or \"auto\"".into()),
+                }
+            }
             Self::Logits(value) => **value = within(given, f32::MAX).ok_or("a number of at least 0")? as f32,
             Self::SignedLogits(value) => {
                 let finite = given.as_f64().map(|logit| logit as f32).filter(|logit| logit.is_finite());
@@ -307,8 +320,12 @@ mod tests {
         prop_oneof![0.0_f32..=1.0, (0_u32..=1000).prop_map(|thousandths| thousandths as f32 / 1000.0)]
     }
 
+    fn smoothing() -> impl proptest::strategy::Strategy<Value = Smoothing> {
+        prop_oneof![Just(Smoothing::BySize), (0.0_f32..=1000.0).prop_map(Smoothing::Sigma)]
+    }
+
     fn any_apg() -> impl proptest::strategy::Strategy<Value = Apg> {
-        let numbers = (share(), share(), share(), 0.0_f32..20.0, share(), share());
+        let numbers = (share(), share(), share(), smoothing(), share(), share());
         let choices = (0..2_usize, 0..3_usize, any::<[bool; 4]>(), any::<u32>(), any::<u64>());
         (numbers, choices, prop_oneof![Just(None), (-50.0_f32..50.0).prop_map(Some)]).prop_map(|(n, c, threshold)| {
             Apg {
@@ -360,7 +377,7 @@ mod tests {
     }
 
     fn any_ais() -> impl proptest::strategy::Strategy<Value = Ais> {
-        (share(), share(), share(), 0.0_f32..9.0, 0.0_f32..=1000.0, any::<u64>()).prop_map(|values| Ais {
+        (share(), share(), share(), 0.0_f32..9.0, smoothing(), any::<u64>()).prop_map(|values| Ais {
             center_distance_threshold: values.0,
             boundary_distance_threshold: values.1,
             foreground_threshold: values.2,
@@ -428,7 +445,8 @@ mod tests {
         refused(Apg::default(), json!({ "mask_threshold": "otsu" }), &["mask_threshold", "auto"]);
         refused(Amg::default(), json!({ "points_per_side": 0 }), &["points_per_side", "at least 1"]);
         refused(Amg::default(), json!({ "compat": 1 }), &["compat", "true or false"]);
-        refused(Ais::default(), json!({ "distance_smoothing": 1e9 }), &["distance_smoothing", "1000"]);
+        refused(Ais::default(), json!({ "distance_smoothing": 1e9 }), &["distance_smoothing", "1000", "auto"]);
+        refused(Ais::default(), json!({ "distance_smoothing": "much" }), &["distance_smoothing", "\"much\""]);
         refused(Flows::default(), json!({ "flow_threshold": -0.1 }), &["flow_threshold", "at least 0", "-0.1"]);
         refused(Flows::default(), json!({ "cellprob_threshold": "low" }), &["cellprob_threshold", "a finite number"]);
         refused(Ais::default(), json!({ "niter": 3 }), &["niter has no effect", "belongs to flows"]);

@@ -2,7 +2,7 @@
 
 use cytomask_models::{Family, Model};
 use cytomask_segment::apg::PromptKind;
-use cytomask_segment::{Ais, Amg, Apg, Flows, Prompt, Prompted};
+use cytomask_segment::{Ais, Amg, Apg, Flows, Prompt, Prompted, Smoothing};
 
 /// How a network's answers become instances.
 #[derive(Clone, Debug)]
@@ -82,16 +82,22 @@ impl Strategy {
         match model.family() {
             // Boxes from the maps are far more precise prompts than points for this small model, and its poor masks are told by
             // their score.
-            Family::CytomaskT => {
-                Apg { prompt_kind: PromptKind::PointAndBox, distance_smoothing: 1.0, min_score: 0.5, ..Apg::default() }
-            }
+            Family::CytomaskT => Apg {
+                prompt_kind: PromptKind::PointAndBox,
+                distance_smoothing: Smoothing::BySize,
+                min_score: 0.5,
+                ..Apg::default()
+            },
             _ => Apg::default(),
         }
     }
 
-    /// AIS with the settings that suit `model`.
+    /// AIS with the settings that suit `model`: µSAM's for its models, smoothing by the objects' size for the built-in one.
     pub fn ais_for(model: &Model) -> Ais {
-        Ais::for_model(model.name())
+        match model.family() {
+            Family::CytomaskT => Ais { distance_smoothing: Smoothing::BySize, ..Ais::default() },
+            _ => Ais::for_model(model.name()),
+        }
     }
 
     /// AMG with the settings that suit `model`: µSAM's for its models, those chosen on validation images for the built-in one

@@ -84,7 +84,7 @@ pub(crate) struct TrainOptions {
     #[arg(long = "stochastic_depth", default_value_t = 0.4)]
     stochastic_depth: f64,
     /// Compute parts of the network again for gradients instead of keeping what lies between: less memory; auto: on for SAM and
-    /// Cellpose-SAM on the CPU.
+    /// Cellpose-SAM on the CPU where keeping would take more than half of the free memory.
     #[arg(long, value_enum, default_value_t = RecomputeChoice::Auto)]
     recompute: RecomputeChoice,
     /// Seed of sampling and augmentation.
@@ -174,11 +174,12 @@ enum MatrixChoice {
 }
 
 impl TrainOptions {
-    /// The settings for a network that predicts flows, or sees images at their own scale, perhaps on a graphics card. What no flag says
-    /// is as in `stored`, the run that is gone on with, whatever the defaults have become on this machine or in this version.
+    /// The settings for a network that predicts flows, or sees images at their own scale. `recomputes` says of an input side and a batch
+    /// size whether parts had better be run again than all be kept. What no flag says is as in `stored`, the run that is gone on with, whatever the defaults have become on this machine or in this version.
     pub(super) fn settings(
         &self,
-        [predicts_flows, own_scale, accelerated]: [bool; 3],
+        [predicts_flows, own_scale]: [bool; 2],
+        recomputes: &dyn Fn(u32, usize) -> bool,
         defaults: &Defaults,
         stored: Option<&TrainSettings>,
     ) -> Result<TrainSettings> {
@@ -206,11 +207,12 @@ impl TrainOptions {
             ..TrainSettings::default()
         };
         let unsaid = stored.unwrap_or(&usual);
+        let batch_size = self.batch_size.unwrap_or(unsaid.batch_size);
         Ok(TrainSettings {
             objective,
             schedule: if micro_sam { Schedule::MicroSam } else { Schedule::Summed },
             iterations: self.iterations,
-            batch_size: self.batch_size.unwrap_or(unsaid.batch_size),
+            batch_size,
             accumulation: self.accumulation,
             crop_side: self.patch_shape.unwrap_or(unsaid.crop_side),
             input_side: self.input_side,
@@ -232,9 +234,11 @@ impl TrainOptions {
             average: self.ema,
             patience: self.early_stopping,
             stochastic_depth: self.stochastic_depth,
-            // The built-in model's crops are small: nothing would be saved that is scarce.
+            // Runs that were begun differently would differ by rounding.
             recompute: match self.recompute {
-                RecomputeChoice::Auto => !own_scale && !accelerated,
+                RecomputeChoice::Auto => {
+                    stored.map_or_else(|| recomputes(self.input_side, batch_size), |stored| stored.recompute)
+                }
                 choice => choice == RecomputeChoice::On,
             },
             seed: self.seed,
@@ -332,7 +336,7 @@ mod tests {
     fn settings(flags: &str, own_scale: bool, stored: Option<&TrainSettings>) -> Result<TrainSettings> {
         let words = ["train"].into_iter().chain(flags.split_whitespace());
         let defaults = Hardware::detect(false).defaults(&[256]);
-        Flags::try_parse_from(words)?.options.settings([false, own_scale, false], &defaults, stored)
+        Flags::try_parse_from(words)?.options.settings([false, own_scale], &|side, _| side > 512, &defaults, stored)
     }
 
     #[test]
@@ -371,6 +375,17 @@ mod tests {
         // A checkpoint from before there was a choice of matrices.
         let old: Peft = serde_json::from_str(r#"{"lora": {"rank": 4, "alpha": 1.0}}"#).unwrap();
         assert_eq!(Some(old), begun.peft);
+    }
+
+    #[test]
+    fn parts_run_again_where_memory_is_short_or_where_a_flag_says_so() {
+        let recompute = |flags: &str| settings(flags, false, None).unwrap().recompute;
+        assert!(recompute("--input_side 1024"));
+        assert!(!recompute("--input_side 512"));
+        assert!(recompute("--input_side 512 --recompute on"));
+        assert!(!recompute("--input_side 1024 --recompute off"));
+        let begun = settings("--input_side 1024", false, None).unwrap();
+        assert!(settings("--input_side 512", false, Some(&begun)).unwrap().recompute);
     }
 
     #[test]

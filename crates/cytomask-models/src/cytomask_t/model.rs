@@ -7,13 +7,14 @@ use burn::{
     tensor::{Device, Tensor, TensorData, activation::sigmoid},
 };
 use cytomask_image::{LogitFrame, LogitMap, Rgb};
+use cytomask_segment::object_size::object_areas;
 use cytomask_segment::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
 
 use super::{
     config::{CytomaskTConfig, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD},
     instance_decoder::InstanceDecoder,
     mask_refiner::MaskRefiner,
-    scale::{ScaleChoice, automatic_scale, object_areas},
+    scale::{ScaleChoice, automatic_scale},
     window::{Window, window_for},
 };
 use crate::{

@@ -85,6 +85,7 @@ mod tests {
     use super::*;
     use crate::apg::{MaskThreshold, PromptKind, PromptSource};
     use crate::model::FieldModel;
+    use crate::object_size::Smoothing;
     use crate::ops::nms::Overlap;
     use crate::scripted::ScriptedModel;
 
@@ -106,7 +107,7 @@ mod tests {
                         Apg { prompt_kind: PromptKind::Box, min_score: 0.6, ..apg.clone() },
                         Apg {
                             prompt_source: maxima,
-                            distance_smoothing: 1.0,
+                            distance_smoothing: Smoothing::Sigma(1.0),
                             mask_threshold: MaskThreshold::Fixed(2.0),
                             ..apg.clone()
                         },
