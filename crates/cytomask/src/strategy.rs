@@ -70,6 +70,9 @@ impl Strategy {
         match self {
             Self::Apg(_) => Apg { compat: true, ..Apg::default() }.into(),
             Self::Amg(_) => Amg::default().compat().into(),
+            Self::Ais(ais) if ais.distance_smoothing == Smoothing::BySize => {
+                Ais { distance_smoothing: Ais::default().distance_smoothing, ..ais }.into()
+            }
             other => other,
         }
     }

@@ -175,7 +175,8 @@ enum MatrixChoice {
 
 impl TrainOptions {
     /// The settings for a network that predicts flows, or sees images at their own scale. `recomputes` says of an input side and a batch
-    /// size whether parts had better be run again than all be kept. What no flag says is as in `stored`, the run that is gone on with, whatever the defaults have become on this machine or in this version.
+    /// size whether parts had better be run again than all be kept. What no flag says is as in `stored`, the run that is gone on with,
+    /// whatever the defaults have become on this machine or in this version.
     pub(super) fn settings(
         &self,
         [predicts_flows, own_scale]: [bool; 2],
@@ -234,7 +235,7 @@ impl TrainOptions {
             average: self.ema,
             patience: self.early_stopping,
             stochastic_depth: self.stochastic_depth,
-            // Runs that were begun differently would differ by rounding.
+            // A resumed run does as it began: the two ways differ by rounding.
             recompute: match self.recompute {
                 RecomputeChoice::Auto => {
                     stored.map_or_else(|| recomputes(self.input_side, batch_size), |stored| stored.recompute)
