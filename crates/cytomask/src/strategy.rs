@@ -115,3 +115,15 @@ impl Strategy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compat_leaves_no_preset_of_the_built_in_model() {
+        let preset = Ais { distance_smoothing: Smoothing::BySize, min_size: 7, ..Ais::default() };
+        let Strategy::Ais(ais) = Strategy::from(preset).compat() else { panic!("not AIS") };
+        assert_eq!(ais, Ais { min_size: 7, ..Ais::default() });
+    }
+}
