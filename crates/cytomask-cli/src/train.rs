@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &TrainArgs) -> Result<()> {
     let of_model = [model.flow_predictor().is_some(), model.scale().is_some()];
     // The built-in model's crops are small: nothing would be saved that is scarce.
     let may_recompute = model.scale().is_none() && !hardware.accelerated;
-    let recomputes = |side, batch| may_recompute && !hardware.keeps_activations(model.family(), side, batch);
+    let recomputes = |settings: &_| may_recompute && !hardware.keeps_activations(model.family(), settings);
     let mut settings = arguments.options.settings(of_model, &recomputes, &defaults, stored.as_ref())?;
     settings.augmentation = arguments.data.augment;
     let apg = Strategy::apg_for(&model);

@@ -174,13 +174,13 @@ enum MatrixChoice {
 }
 
 impl TrainOptions {
-    /// The settings for a network that predicts flows, or sees images at their own scale. `recomputes` says of an input side and a batch
-    /// size whether parts had better be run again than all be kept. What no flag says is as in `stored`, the run that is gone on with,
+    /// The settings for a network that predicts flows, or sees images at their own scale. `recomputes` says of the other
+    /// settings whether parts had better be run again than all be kept. What no flag says is as in `stored`, the run that is gone on with,
     /// whatever the defaults have become on this machine or in this version.
     pub(super) fn settings(
         &self,
         [predicts_flows, own_scale]: [bool; 2],
-        recomputes: &dyn Fn(u32, usize) -> bool,
+        recomputes: &dyn Fn(&TrainSettings) -> bool,
         defaults: &Defaults,
         stored: Option<&TrainSettings>,
     ) -> Result<TrainSettings> {
@@ -208,12 +208,11 @@ impl TrainOptions {
             ..TrainSettings::default()
         };
         let unsaid = stored.unwrap_or(&usual);
-        let batch_size = self.batch_size.unwrap_or(unsaid.batch_size);
-        Ok(TrainSettings {
+        let mut settings = TrainSettings {
             objective,
             schedule: if micro_sam { Schedule::MicroSam } else { Schedule::Summed },
             iterations: self.iterations,
-            batch_size,
+            batch_size: self.batch_size.unwrap_or(unsaid.batch_size),
             accumulation: self.accumulation,
             crop_side: self.patch_shape.unwrap_or(unsaid.crop_side),
             input_side: self.input_side,
@@ -235,16 +234,15 @@ impl TrainOptions {
             average: self.ema,
             patience: self.early_stopping,
             stochastic_depth: self.stochastic_depth,
-            // A resumed run does as it began: the two ways differ by rounding.
-            recompute: match self.recompute {
-                RecomputeChoice::Auto => {
-                    stored.map_or_else(|| recomputes(self.input_side, batch_size), |stored| stored.recompute)
-                }
-                choice => choice == RecomputeChoice::On,
-            },
+            recompute: self.recompute == RecomputeChoice::On,
             seed: self.seed,
             ..TrainSettings::default()
-        })
+        };
+        if self.recompute == RecomputeChoice::Auto {
+            // A resumed run does as it began: the two ways differ by rounding.
+            settings.recompute = stored.map_or_else(|| recomputes(&settings), |stored| stored.recompute);
+        }
+        Ok(settings)
     }
 
     /// How few parameters are trained; ranks and the like that no flag says are as `stored`.
@@ -337,7 +335,12 @@ mod tests {
     fn settings(flags: &str, own_scale: bool, stored: Option<&TrainSettings>) -> Result<TrainSettings> {
         let words = ["train"].into_iter().chain(flags.split_whitespace());
         let defaults = Hardware::detect(false).defaults(&[256]);
-        Flags::try_parse_from(words)?.options.settings([false, own_scale], &|side, _| side > 512, &defaults, stored)
+        Flags::try_parse_from(words)?.options.settings(
+            [false, own_scale],
+            &|settings| settings.input_side > 512,
+            &defaults,
+            stored,
+        )
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Settings of a run that follow from the machine.
 
 use cytomask_models::Family;
+use cytomask_train::TrainSettings;
 use serde::Serialize;
 
 /// What a run finds.
@@ -34,11 +35,13 @@ const BYTES_PER_PIXEL: u64 = 5_000;
 const FIXED_BYTES: u64 = 300 << 20;
 
 /// Gigabytes that a step of a SAM with instance decoder takes when all that gradients need is kept: for weights, gradients and the
-/// optimizer, and beside that for each crop of 1024 × 1024 pixels. Of ViT-B measured (docs/train.md), of larger ones in proportion to
-/// parameters, and to width times depth; ViT-T needs less than ViT-B.
+/// optimizer, and beside that for each crop of 1024 × 1024 pixels, prompts left out. Of ViT-B measured (docs/train.md), of larger ones in
+/// proportion to parameters, and to width times depth; ViT-T needs less than ViT-B.
 const VIT_B_GB: [f64; 2] = [1.6, 6.9];
 const VIT_L_GB: [f64; 2] = [5.1, 18.4];
 const VIT_H_GB: [f64; 2] = [10.4, 30.7];
+/// The same for each prompted object of such a crop in each round of prompts; one mask decoder serves all sizes.
+const PROMPT_GB: f64 = 0.09;
 
 impl Hardware {
     /// This machine; `accelerated` when the network runs on a graphics card.
@@ -47,18 +50,18 @@ impl Hardware {
         Self { threads, free_bytes: free_bytes(), accelerated }
     }
 
-    /// Whether a SAM trains in half of the free memory without running parts of it again: `batch_size` crops seen at `input_side` pixels.
-    /// Of networks never measured no.
-    pub fn keeps_activations(&self, family: Family, input_side: u32, batch_size: usize) -> bool {
+    /// Whether a SAM trains in half of the free memory without running parts of it again. Of networks never measured no.
+    pub fn keeps_activations(&self, family: Family, settings: &TrainSettings) -> bool {
         let [fixed, crop] = match family {
             Family::VitT | Family::VitB => VIT_B_GB,
             Family::VitL => VIT_L_GB,
             Family::VitH => VIT_H_GB,
             _ => return false,
         };
-        let crops = batch_size as f64 * (f64::from(input_side) / 1024.0).powi(2);
+        let prompts = settings.objects_per_crop * settings.sub_iterations;
+        let crops = settings.batch_size as f64 * (f64::from(settings.input_side) / 1024.0).powi(2);
         let free = self.free_bytes.unwrap_or(ASSUMED_BYTES) as f64;
-        (fixed + crop * crops) * 1e9 <= free / 2.0
+        (fixed + (crop + PROMPT_GB * prompts as f64) * crops) * 1e9 <= free / 2.0
     }
 
     /// What suits images whose sides are `sides` (the median one counts: crops larger than images teach nothing more).
@@ -111,12 +114,23 @@ mod tests {
 
     #[test]
     fn what_gradients_need_is_kept_where_there_is_room() {
-        let machine = |gb: u64| Hardware { threads: 2, free_bytes: Some(gb * 1_000_000_000), accelerated: false };
-        assert!(!machine(16).keeps_activations(Family::VitB, 1024, 1)); // 8.5 of 8
-        assert!(machine(18).keeps_activations(Family::VitB, 1024, 1));
-        assert!(machine(8).keeps_activations(Family::VitB, 512, 1)); // 3.3 of 4
-        assert!(!machine(8).keeps_activations(Family::VitB, 512, 2));
-        assert!(!machine(18).keeps_activations(Family::VitL, 512, 1)); // 9.7 of 9
-        assert!(!machine(64).keeps_activations(Family::CellposeSam, 256, 1));
+        let keeps = |gb: u64, family, input_side, batch_size, objects_per_crop| {
+            let settings = TrainSettings {
+                input_side,
+                batch_size,
+                objects_per_crop,
+                sub_iterations: 2,
+                ..TrainSettings::default()
+            };
+            let free_bytes = Some(gb * 1_000_000_000);
+            Hardware { threads: 2, free_bytes, accelerated: false }.keeps_activations(family, &settings)
+        };
+        assert!(!keeps(16, Family::VitB, 1024, 1, 4)); // 9.2 of 8
+        assert!(keeps(20, Family::VitB, 1024, 1, 4));
+        assert!(!keeps(20, Family::VitB, 1024, 1, 25)); // 13
+        assert!(keeps(8, Family::VitB, 512, 1, 4)); // 3.5 of 4
+        assert!(!keeps(8, Family::VitB, 512, 2, 4));
+        assert!(!keeps(18, Family::VitL, 512, 1, 4)); // 9.9 of 9
+        assert!(!keeps(64, Family::CellposeSam, 256, 1, 4));
     }
 }
