@@ -3,8 +3,8 @@
 Pinned: torch 2.15.0, numpy 2.4.6, safetensors 0.8.0.
 `python parity/cytomask_t.py`
 
-One input of 96 x 160; the maps, the two features kept for the mask refiner, the refiner's map, and the masks of a point,
-two points of both signs, and a box. Prompts are in input pixels.
+One input of 96 x 160; the maps, the two features kept for the mask refiner, the refiner's map, the box decoder's
+output, and the masks of a point, two points of both signs, and a box. Prompts are in input pixels.
 """
 
 import pathlib
@@ -44,7 +44,7 @@ def main():
         taps = model.image_encoder(image)
         maps, f4, f2 = model.instance_decoder(taps, image)
         g = model.mask_refiner.features(f4, f2)
-        out |= {"maps": torch.sigmoid(maps), "f4": f4, "f2": f2, "g": g, "embedding": taps["t16"]}
+        out |= {"boxes": model.box_decoder(taps, f4), "maps": torch.sigmoid(maps), "f4": f4, "f2": f2, "g": g, "embedding": taps["t16"]}
         height, width = taps["t16"].shape[2:]
         pe = model.prompt_encoder.dense_pe(height, width)[None]
         for name, prompt in prompts.items():

@@ -2,7 +2,7 @@
 
 A TinyViT-5M SAM (encoder, prompt encoder, mask decoder; key names as in MobileSAM), a slim
 UNETR-style decoder for the three instance maps (foreground, centre distance, boundary distance),
-and a high-resolution residual on the mask logits.  Differences from SAM at run time: the input may
+a decoder of object boxes at stride 4, and a high-resolution residual on the mask logits.  Differences from SAM at run time: the input may
 have any size that is a multiple of 32, and coordinates are always normalised by 1024.
 
 Written from a description of the architecture.  Needs torch and safetensors.
@@ -382,6 +382,47 @@ class InstanceDecoder(nn.Module):
         return self.out_conv(x), feats[2], feats[3]
 
 
+BOX_STRIDE = 4
+BOX_UNIT = 16.0  # pixels that a raw distance of 0 stands for
+
+
+class BoxDecoder(nn.Module):
+    """For every cell of stride 4 the box of the object it lies in: the logit of how well the box fits (its expected IoU)
+    and the distances to its left, top, right and bottom edge (after FCOS, Tian et al. 2019)."""
+
+    def __init__(self, width=96):
+        super().__init__()
+        self.lateral = nn.ModuleList([nn.Conv2d(c, width, 1) for c in (256, 128, 64, WIDTHS[3])])
+        self.blocks = nn.ModuleList([
+            nn.ModuleList([ConvBn(width, width, 3, 1, 1, frozen=False) for _ in range(2)]) for _ in range(3)])
+        self.out_conv = nn.Conv2d(width, 5, 1)
+        nn.init.constant_(self.out_conv.bias, 0.0)
+        nn.init.constant_(self.out_conv.bias[:1], -2.0)
+
+    def forward(self, taps, f4):
+        """[N,5,H/4,W/4]: logit of the fit, logarithms of the distances in units of BOX_UNIT."""
+        x = None
+        for i, skip in enumerate((taps["t16"], taps["t8"], taps["t4"])):
+            y = self.lateral[i](skip)
+            x = y if x is None else up2(x) + y
+            if i == 2:
+                x = x + self.lateral[3](f4)
+            for block in self.blocks[i]:
+                x = F.relu(block(x))
+        return self.out_conv(x)
+
+
+def boxes_of(raw):
+    """Fit [N,h,w] (0..1) and boxes [N,4,h,w] (x0, y0, x1, y1: edges, in pixels of the input) of the decoder's output."""
+    raw = raw.float()
+    h, w = raw.shape[2:]
+    d = raw[:, 1:].clamp(-6, 5).exp() * BOX_UNIT
+    y = ((torch.arange(h) + 0.5) * BOX_STRIDE)[:, None]
+    x = (torch.arange(w) + 0.5) * BOX_STRIDE
+    boxes = torch.stack([x - d[:, 0], y - d[:, 1], x + d[:, 2], y + d[:, 3]], 1)
+    return raw[:, 0].sigmoid(), boxes
+
+
 class MaskRefiner(nn.Module):
     def __init__(self, c4=WIDTHS[3], c2=WIDTHS[4], dim=16):
         super().__init__()
@@ -403,12 +444,13 @@ class CytomaskT(nn.Module):
         self.mask_decoder = MaskDecoder()
         self.instance_decoder = InstanceDecoder()
         self.mask_refiner = MaskRefiner()
+        self.box_decoder = BoxDecoder()
 
     def encode(self, x):
-        """x: normalised [N,3,H,W].  Returns taps with the map logits, f4, f2 and refiner features g."""
+        """x: normalised [N,3,H,W].  Returns taps with the map logits, the box decoder's output and refiner features g."""
         taps = self.image_encoder(x)
         maps, f4, f2 = self.instance_decoder(taps, x)
-        taps.update(maps=maps, g=self.mask_refiner.features(f4, f2))
+        taps.update(maps=maps, boxes=self.box_decoder(taps, f4), g=self.mask_refiner.features(f4, f2))
         return taps
 
     def decode(self, embedding, pe, sparse):
@@ -422,7 +464,7 @@ def init_from_sam(model, state):
     """Loads a vit_t SAM checkpoint; the heads that are not part of the model are ignored."""
     state = {k: v for k, v in state.items() if not k.startswith(("image_encoder.head", "image_encoder.norm_head"))}
     missing, unexpected = model.load_state_dict(state, strict=False)
-    bad = [k for k in missing if not k.startswith(("instance_decoder.", "mask_refiner."))]
+    bad = [k for k in missing if not k.startswith(("instance_decoder.", "mask_refiner.", "box_decoder."))]
     if bad or unexpected:
         raise ValueError(f"checkpoint does not fit: missing {bad[:5]}, unexpected {list(unexpected)[:5]}")
     # a residual that starts at zero
@@ -447,7 +489,7 @@ def load_exported(path):
     model = CytomaskT()
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
+    missing = [k for k in missing if not k.endswith("num_batches_tracked") and not k.startswith("box_decoder.")]
     if missing or unexpected:
         raise ValueError(f"missing {missing[:5]}, unexpected {list(unexpected)[:5]}")
     return model.eval()

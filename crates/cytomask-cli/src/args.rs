@@ -168,6 +168,10 @@ pub(crate) enum PromptSource {
     Components,
     /// Maxima of the boundary distance.
     Maxima,
+    /// Boxes the network itself proposes (the built-in model does); else components.
+    Boxes,
+    /// Both; of overlapping masks the better rated one stays.
+    BoxesAndComponents,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -352,6 +356,9 @@ pub(crate) struct ThresholdArgs {
     /// APG: what is derived for each object.
     #[arg(long = "prompt_kind", value_enum)]
     pub(crate) prompt_kind: Option<PromptKind>,
+    /// APG: boxes that the network rates lower are no prompts (with `--prompt_source boxes`).
+    #[arg(long = "box_score_thresh", value_name = "0..1")]
+    pub(crate) box_score_thresh: Option<f32>,
     /// APG: masks whose score (predicted IoU × stability) is lower are dropped.
     #[arg(long = "min_score", value_name = "0..1")]
     pub(crate) min_score: Option<f32>,
@@ -361,7 +368,7 @@ pub(crate) struct ThresholdArgs {
     /// AMG: masks less stable than this are dropped.
     #[arg(long = "stability_score_thresh", value_name = "0..1")]
     pub(crate) stability_score_thresh: Option<f32>,
-    /// AMG: box overlap above which the worse of two masks is dropped.
+    /// AMG: box overlap above which the worse of two masks is dropped. APG with `--prompt_source boxes`: the same of two boxes.
     #[arg(long = "box_nms_thresh", value_name = "0..1")]
     pub(crate) box_nms_thresh: Option<f64>,
     /// AMG: points along each side of the grid.

@@ -266,6 +266,11 @@ impl Model {
         }
     }
 
+    /// Whether the network proposes boxes of objects itself ([`cytomask_segment::Fields::boxes`]).
+    pub fn proposes_boxes(&self) -> bool {
+        matches!(&self.network, Network::CytomaskT(network) if network.box_decoder.is_some())
+    }
+
     /// How flows are predicted, for networks that predict them.
     pub fn flow_predictor(&self) -> Option<&FlowPredictor> {
         match &self.network {
@@ -417,7 +422,8 @@ impl Model {
     pub fn micro_sam_tensors(&self) -> Result<(WeightTensors, usize), Error> {
         let (mut tensors, decoder) = self.tensors()?;
         let all = tensors.len();
-        tensors.retain(|(name, ..)| !name.starts_with("instance_decoder.") && !name.starts_with("mask_refiner."));
+        let own = ["instance_decoder.", "mask_refiner.", "box_decoder."];
+        tensors.retain(|(name, ..)| !own.iter().any(|part| name.starts_with(part)));
         let left_out = all - tensors.len();
         if matches!(self.family, Family::VitT | Family::CytomaskT) {
             let [channels, classes] = [*VIT_T.embed_dims.last().unwrap_or(&0), CLASSES];
@@ -482,9 +488,9 @@ impl Model {
             }
             _ => {
                 let megapixels = f64::from(size[0]) * f64::from(size[1]) / 1024.0_f64.powi(2);
-                // The encoder again, and the slim decoder: 0.73 GMAC for 224².
+                // The encoder again, and the slim decoder and that of boxes: 0.73 GMAC each for 224².
                 let encoder_gmac = 38.8 * megapixels;
-                let decoder_gmac = 15.3 * megapixels;
+                let decoder_gmac = if self.proposes_boxes() { 30.5 } else { 15.3 } * megapixels;
                 let prompt_gmac = 0.4 + 1.81 * megapixels;
                 return Cost {
                     encoder_gmac,

@@ -3,7 +3,7 @@
 //!
 //! Archit & Pape, "Segment Anything for Cell Instance Segmentation with Automatic Prompt Generation"; reference:
 //! `AutomaticPromptGenerator` of micro-sam 1.8. Beyond it: points that always lie inside their component, box prompts from the
-//! maps, box refinement that is right on images that are not square, a least score, and a score for every object.
+//! maps or from a network that proposes boxes itself, box refinement that is right on images that are not square, a least score, and a score for every object.
 //! [`Apg::compat`] goes back to the reference's choices. A tiled image goes through [`Apg::tile`] tile by tile,
 //! [`crate::stitch`] and [`Apg::paint_found`]; one looked at at several scales through [`Apg::merge_scales`].
 
@@ -14,13 +14,13 @@ use std::borrow::Cow;
 use cytomask_image::{Labels, LogitMap, Mask, Rect, Rgb, Tile};
 use rayon::prelude::*;
 
-use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel};
+use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel, ProposedBox};
 use crate::object_size::Smoothing;
 use crate::ops::boundaries::{BoundaryMode, find_boundaries};
 use crate::ops::components::{Connectivity, label_mask};
 use crate::ops::distance::{distance_to_unset, squared_distance_to_unset};
 use crate::ops::gaussian::gaussian;
-use crate::ops::nms::{Overlap, mask_nms};
+use crate::ops::nms::{Overlap, mask_nms, proposed_box_nms, voted_boxes};
 use crate::ops::otsu::automatic_threshold;
 use crate::ops::paint::{Claim, Paint};
 use crate::ops::peaks::local_minima;
@@ -35,6 +35,8 @@ pub use known::KnownProposals;
 const BOX_EXTENSION: f32 = 0.01;
 /// Shift of the mask threshold in the stability score (SAM's default, fixed in the reference).
 const STABILITY_OFFSET: f32 = 1.0;
+/// Proposed boxes say the same when they overlap (intersection over union) by more than this.
+const BOX_AGREEMENT: f64 = 0.7;
 /// Objects found at two scales are one when their masks share more than this part of the smaller one.
 const SCALES_OVERLAP: f32 = 0.5;
 /// Side of the blocks in which the reference computes distances, and how far a block sees beyond its border.
@@ -56,6 +58,11 @@ pub struct Apg {
     pub prompt_source: PromptSource,
     /// What a prompt consists of.
     pub prompt_kind: PromptKind,
+    /// With [`PromptSource::Boxes`]: boxes that the network rates lower are no prompts.
+    pub box_score_thresh: f32,
+    /// With [`PromptSource::Boxes`]: of two boxes that overlap (intersection over union) by more than this, only the better rated
+    /// is a prompt.
+    pub box_nms_thresh: f64,
     /// With [`PromptSource::BoundaryMaxima`]: a maximum is the highest pixel this far around it, in rows and in columns.
     pub maxima_distance_px: u32,
     /// Whether the network proposes three masks for every prompt, of which the one with the highest predicted IoU is taken.
@@ -81,7 +88,7 @@ pub struct Apg {
     pub compat: bool,
 }
 
-/// Where prompts come from; the two variants of the paper.
+/// Where prompts come from; the first two are the variants of the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PromptSource {
     /// Connected components (by edges) of what is near a centre, far from boundaries and foreground: one prompt each.
@@ -90,6 +97,18 @@ pub enum PromptSource {
     /// (0 on the inner ridge). The centre distance is not used. Raw maps have many small minima, so set
     /// [`Apg::distance_smoothing`]. micro-sam has no function for this variant; how a maximum is told apart is ours.
     BoundaryMaxima,
+    /// The boxes that the network itself proposes ([`Fields::boxes`]), each with the pixel it is seen from. Touching objects have a box
+    /// each where the maps show one component. Maps that come without boxes are treated as by [`PromptSource::Components`].
+    Boxes,
+    /// Both: a component is the better prompt where it is one object, a box where objects touch; of the masks the better rated stays.
+    BoxesAndComponents,
+}
+
+impl PromptSource {
+    /// Whether boxes are taken that the network itself proposes.
+    pub fn takes_boxes(self) -> bool {
+        matches!(self, Self::Boxes | Self::BoxesAndComponents)
+    }
 }
 
 /// What a prompt consists of.
@@ -113,20 +132,20 @@ pub enum MaskThreshold {
 }
 
 /// One prompt derived from the maps, in the frame of the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DerivedPrompt {
     /// `[y, x]`.
     pub point: [u32; 2],
-    /// The box of the region that a watershed of the boundary distance gives the component. Only derived when
-    /// [`Apg::prompt_kind`] asks for it.
-    pub bounds: Option<Rect>,
-    /// Pixels of the component the prompt stands for; 1 for a maximum.
+    /// The box of the region that a watershed of the boundary distance gives the component, or the box that the network proposes.
+    /// Only derived when [`Apg::prompt_kind`] asks for it.
+    pub bounds: Option<BoxPrompt>,
+    /// Pixels of the component the prompt stands for; 1 for a maximum and for a proposed box.
     pub seed_area_px: u64,
 }
 
 impl Default for Apg {
     /// The defaults of `AutomaticPromptGenerator.generate` (micro-sam 1.8); what that does not have is switched off.
-    /// `maxima_distance_px` is ours.
+    /// `maxima_distance_px` and the thresholds of boxes are ours.
     fn default() -> Self {
         Self {
             center_distance_threshold: 0.5,
@@ -135,6 +154,8 @@ impl Default for Apg {
             distance_smoothing: Smoothing::Sigma(0.0),
             prompt_source: PromptSource::Components,
             prompt_kind: PromptKind::Point,
+            box_score_thresh: 0.5,
+            box_nms_thresh: 0.6,
             maxima_distance_px: 5,
             multimasking: false,
             batch_size: 32,
@@ -153,12 +174,7 @@ impl DerivedPrompt {
     /// The prompt to decode. A box goes from its first to its last pixel, as SAM's own boxes do: `x1` is the last column.
     pub fn to_prompt(&self, kind: PromptKind) -> Prompt {
         let [y, x] = self.point.map(|at| at as f32);
-        let bounds = self.bounds.filter(|_| kind != PromptKind::Point).map(|rect| BoxPrompt {
-            y0: rect.y0 as f32,
-            x0: rect.x0 as f32,
-            y1: rect.y1.saturating_sub(1) as f32,
-            x1: rect.x1.saturating_sub(1) as f32,
-        });
+        let bounds = self.bounds.filter(|_| kind != PromptKind::Point);
         match (kind, bounds) {
             (PromptKind::Box, Some(bounds)) => Prompt::bounds(bounds),
             (_, bounds) => Prompt { bounds, ..Prompt::point(y, x) },
@@ -359,6 +375,16 @@ impl Apg {
     /// # Panics
     /// When a map does not hold `h * w` samples.
     pub fn derive_prompts(&self, fields: &Fields) -> Vec<DerivedPrompt> {
+        let boxes = fields.boxes.as_ref().filter(|_| self.prompt_source.takes_boxes());
+        let mut prompts = boxes.map_or_else(Vec::new, |boxes| self.prompts_of_boxes(boxes));
+        if boxes.is_none() || self.prompt_source != PromptSource::Boxes {
+            prompts.extend(self.prompts_of_maps(fields));
+        }
+        prompts
+    }
+
+    /// One prompt for each component or maximum of the maps.
+    fn prompts_of_maps(&self, fields: &Fields) -> Vec<DerivedPrompt> {
         let size = fields.size;
         let sigma = self.distance_smoothing.sigma(fields);
         let boundary_distance = smoothed(size, &fields.boundary_distance, sigma);
@@ -366,7 +392,7 @@ impl Apg {
         let is_deep = |pixel: usize| inside[pixel] && boundary_distance[pixel] < self.boundary_distance_threshold;
 
         let seeds = match self.prompt_source {
-            PromptSource::Components => {
+            PromptSource::Components | PromptSource::Boxes | PromptSource::BoxesAndComponents => {
                 let center_distance = smoothed(size, &fields.center_distance, sigma);
                 let is_core = |pixel| is_deep(pixel) && center_distance[pixel] < self.center_distance_threshold;
                 let cores: Vec<bool> = (0..inside.len()).map(is_core).collect();
@@ -383,11 +409,22 @@ impl Apg {
         if self.prompt_kind != PromptKind::Point {
             let regions = watershed(&boundary_distance, &seeds, &inside);
             for (bounds, (_, rect)) in bounds.iter_mut().zip(regions.extents()) {
-                *bounds = Some(rect);
+                *bounds = Some(BoxPrompt::from_rect(rect));
             }
         }
         let found = points.into_iter().zip(bounds).zip(extents);
         found.map(|((point, bounds), (seed_area_px, _))| DerivedPrompt { point, bounds, seed_area_px }).collect()
+    }
+
+    /// One prompt for each object that the network sees in a box, the best rated first.
+    fn prompts_of_boxes(&self, boxes: &[ProposedBox]) -> Vec<DerivedPrompt> {
+        let rated: Vec<ProposedBox> =
+            boxes.iter().filter(|found| found.score >= self.box_score_thresh).copied().collect();
+        let kept = proposed_box_nms(&rated, self.box_nms_thresh);
+        let points = kept.iter().map(|&index| rated[index].point);
+        let bounds = voted_boxes(&rated, &kept, BOX_AGREEMENT).into_iter();
+        let bounds = bounds.map(|bounds| Some(bounds).filter(|_| self.prompt_kind != PromptKind::Point));
+        points.zip(bounds).map(|(point, bounds)| DerivedPrompt { point, bounds, seed_area_px: 1 }).collect()
     }
 
     /// For every prompt, in order, its best mask.
@@ -598,6 +635,7 @@ mod tests {
             foreground: distance.iter().map(|distance| 1.0 - distance).collect(),
             center_distance: distance.clone(),
             boundary_distance: distance,
+            boxes: None,
         }
     }
 
@@ -721,13 +759,45 @@ mod tests {
             foreground: row.iter().map(|&d| if d < 0.8 { 1.0 } else { 0.0 }).collect(),
             center_distance: vec![0.0; 9],
             boundary_distance: row.to_vec(),
+            boxes: None,
         };
         assert_eq!(Apg::default().derive_prompts(&fields).len(), 1);
         let maxima = Apg { prompt_source: PromptSource::BoundaryMaxima, maxima_distance_px: 2, ..Apg::default() };
         assert_eq!(points(&maxima, &fields), [[0, 2], [0, 6]]);
         let boxes = Apg { prompt_kind: PromptKind::Box, ..maxima }.derive_prompts(&fields);
-        assert_eq!(boxes[0].bounds.map(|rect| rect.x0), Some(1));
-        assert_eq!(boxes[1].bounds.map(|rect| rect.x1), Some(8));
+        assert_eq!(boxes[0].bounds.map(|bounds| bounds.x0), Some(1.0));
+        assert_eq!(boxes[1].bounds.map(|bounds| bounds.x1), Some(7.0));
+    }
+
+    #[test]
+    fn touching_objects_have_a_proposed_box_each() {
+        // Two discs that overlap: one component of the maps.
+        let model = ScriptedModel::new(SIZE, &[(48.0, 50.0, 12.0), (48.0, 68.0, 12.0), (20.0, 110.0, 9.0)]);
+        let mut fields = model.fields(&model.encode(&model.image()).unwrap()).unwrap();
+        fields.center_distance.iter_mut().for_each(|distance| *distance = 0.0);
+        fields.boundary_distance.iter_mut().for_each(|distance| *distance = 0.0);
+        let boxes = Apg { prompt_source: PromptSource::Boxes, prompt_kind: PromptKind::PointAndBox, ..Apg::default() };
+        assert_eq!(Apg { prompt_source: PromptSource::Components, ..boxes.clone() }.derive_prompts(&fields).len(), 2);
+        let derived = boxes.derive_prompts(&fields);
+        assert_eq!(derived.iter().map(|prompt| prompt.point).collect::<Vec<_>>(), [[48, 50], [48, 68], [20, 110]]);
+        // The mean of the right box and one that is a pixel off and rated lower.
+        let bounds = derived[0].bounds.unwrap();
+        let off = 0.64 / (0.81 + 0.64);
+        assert!((bounds.y0 - 36.0 - off).abs() < 1e-4 && (bounds.x1 - 62.0 - off).abs() < 1e-4, "{bounds:?}");
+
+        let low = Apg { box_score_thresh: 0.1, ..boxes.clone() }.derive_prompts(&fields);
+        assert_eq!(low.len(), 4, "the small box overlaps little");
+        let loose = Apg { box_nms_thresh: 0.99, ..boxes.clone() }.derive_prompts(&fields);
+        assert_eq!(loose.len(), 6);
+        let points = Apg { prompt_kind: PromptKind::Point, ..boxes.clone() }.derive_prompts(&fields);
+        assert!(points.iter().all(|prompt| prompt.bounds.is_none()));
+        let both = Apg { prompt_source: PromptSource::BoxesAndComponents, ..boxes.clone() }.derive_prompts(&fields);
+        assert_eq!(both.len(), 5);
+        // Maps that come without boxes.
+        fields.boxes = None;
+        assert_eq!(boxes.derive_prompts(&fields).len(), 2);
+        fields.boxes = Some(Vec::new());
+        assert!(boxes.derive_prompts(&fields).is_empty());
     }
 
     #[test]
@@ -740,10 +810,11 @@ mod tests {
         assert_eq!(derived.len(), 2);
         for (prompt, (area, rect)) in derived.iter().zip(truth) {
             let bounds = prompt.bounds.unwrap();
-            assert!(bounds.y0.abs_diff(rect.y0) <= 1 && bounds.x1.abs_diff(rect.x1) <= 1, "{bounds:?} {rect:?}");
+            let off = BoxPrompt::from_rect(rect);
+            assert!((bounds.y0 - off.y0).abs() <= 1.0 && (bounds.x1 - off.x1).abs() <= 1.0, "{bounds:?} {rect:?}");
             assert!(prompt.seed_area_px < area);
             let both = prompt.to_prompt(PromptKind::PointAndBox);
-            assert_eq!((both.points.len(), both.bounds.unwrap().x1), (1, bounds.x1 as f32 - 1.0));
+            assert_eq!((both.points.len(), both.bounds), (1, Some(bounds)));
             assert!(prompt.to_prompt(PromptKind::Box).points.is_empty());
             assert!(prompt.to_prompt(PromptKind::Point).bounds.is_none());
         }
@@ -841,6 +912,7 @@ mod tests {
                 (PromptSource::Components, PromptKind::Box, false, true, false),
                 (PromptSource::Components, PromptKind::PointAndBox, true, true, false),
                 (PromptSource::BoundaryMaxima, PromptKind::Point, false, false, false),
+                (PromptSource::Boxes, PromptKind::PointAndBox, false, false, false),
             ] {
                 let apg = Apg {
                     prompt_source: source,

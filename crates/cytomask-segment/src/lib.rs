@@ -23,7 +23,7 @@ pub use ais::Ais;
 pub use amg::Amg;
 pub use apg::Apg;
 pub use flows::{FlowFields, Flows};
-pub use model::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
+pub use model::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel, ProposedBox};
 pub use object_size::Smoothing;
 pub use prompted::Prompted;
 pub use segmentation::{ObjectOrigin, ObjectRecord, Segmentation};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cytomask_image::{LogitMap, Rgb};
+use cytomask_image::{LogitMap, Rect, Rgb};
 
 /// A point, in pixels of the encoded image; the centre of the top-left pixel is `(0, 0)`, as in SAM.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +32,12 @@ impl BoxPrompt {
     /// From x-first corners, `[x0, y0, x1, y1]`.
     pub fn from_xyxy([x0, y0, x1, y1]: [f32; 4]) -> Self {
         Self { y0, x0, y1, x1 }
+    }
+
+    /// From the first to the last pixel of a rectangle.
+    pub fn from_rect(rect: Rect) -> Self {
+        let last = |end: u32| end.saturating_sub(1) as f32;
+        Self { y0: rect.y0 as f32, x0: rect.x0 as f32, y1: last(rect.y1), x1: last(rect.x1) }
     }
 }
 
@@ -103,6 +109,20 @@ pub struct Fields {
     pub center_distance: Vec<f32>,
     /// Distance to the boundary, inverted: 0 at the inner ridge, 1 at the boundary and in the background.
     pub boundary_distance: Vec<f32>,
+    /// Boxes of objects that the network itself proposes, many for each object, in any order. `None` for a network without a box
+    /// decoder, and for maps made elsewhere.
+    pub boxes: Option<Vec<ProposedBox>>,
+}
+
+/// A box in which a network sees an object, in the frame of the image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProposedBox {
+    /// From the object's first to its last pixel.
+    pub bounds: BoxPrompt,
+    /// The pixel `[y, x]` the network looks from, which lies on the object.
+    pub point: [u32; 2],
+    /// The intersection over union with the object's true box that the network expects, 0–1.
+    pub score: f32,
 }
 
 /// A network with an instance decoder.

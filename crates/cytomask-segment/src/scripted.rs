@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cytomask_image::{Labels, LogitFrame, LogitMap, Mask, Rect, Rgb};
 
-use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel};
+use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel, ProposedBox};
 
 /// A disc in the frame of the whole image: the pixels whose centre lies less than `radius` from `(y, x)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -175,6 +175,34 @@ impl ScriptedModel {
         LogitMap { grid, values, frame: LogitFrame { padded, input: at.size, image: at.size } }
     }
 
+    /// For each disc whose centre the crop shows the right box, and a worse rated one a pixel off; for the first also a box of
+    /// half its side that is rated low.
+    fn boxes(&self, at: &ScriptedEmbedding) -> Vec<ProposedBox> {
+        let mut boxes = Vec::new();
+        for (index, disc) in self.discs.iter().enumerate() {
+            let (y, x) = (disc.y - at.origin[0], disc.x - at.origin[1]);
+            let last = at.size.map(|side| side as f32 - 1.0);
+            if !(0.0..=last[0]).contains(&y) || !(0.0..=last[1]).contains(&x) {
+                continue;
+            }
+            let mut propose = |off: f32, radius: f32, score: f32| {
+                let bounds = BoxPrompt {
+                    y0: (y + off - radius).ceil().max(0.0),
+                    x0: (x + off - radius).ceil().max(0.0),
+                    y1: (y + off + radius).floor().min(last[0]),
+                    x1: (x + off + radius).floor().min(last[1]),
+                };
+                boxes.push(ProposedBox { bounds, point: [y.round() as u32, x.round() as u32], score });
+            };
+            propose(1.0, disc.radius, 0.8);
+            propose(0.0, disc.radius, 0.9);
+            if index == 0 {
+                propose(0.0, 0.5 * disc.radius, 0.2);
+            }
+        }
+        boxes
+    }
+
     /// The disc a prompt means, and a place near the prompt for the mask of a miss.
     fn find(&self, at: &ScriptedEmbedding, prompt: &Prompt) -> (Option<usize>, [f32; 2]) {
         let [oy, ox] = at.origin;
@@ -273,6 +301,7 @@ impl FieldModel for ScriptedModel {
             foreground: depth.iter().map(|&depth| if depth < 1.0 { 1.0 } else { 0.0 }).collect(),
             center_distance: depth.clone(),
             boundary_distance: depth,
+            boxes: Some(self.boxes(embedding)),
         })
     }
 }

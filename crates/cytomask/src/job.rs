@@ -274,5 +274,7 @@ fn crop_fields(fields: &Fields, rect: Rect) -> Fields {
         foreground: crop(&fields.foreground),
         center_distance: crop(&fields.center_distance),
         boundary_distance: crop(&fields.boundary_distance),
+        // Maps made elsewhere come without boxes.
+        boxes: None,
     }
 }

@@ -68,6 +68,8 @@ fn slots_of_apg(apg: &mut Apg) -> Vec<Named<'_>> {
         ("distance_smoothing", Slot::Smoothing(&mut apg.distance_smoothing)),
         ("prompt_source", Slot::Source(&mut apg.prompt_source)),
         ("prompt_kind", Slot::Kind(&mut apg.prompt_kind)),
+        ("box_score_thresh", Slot::Share(&mut apg.box_score_thresh)),
+        ("box_nms_thresh", Slot::WideShare(&mut apg.box_nms_thresh)),
         ("maxima_distance_px", Slot::Count(&mut apg.maxima_distance_px, 0)),
         ("multimasking", Slot::Flag(&mut apg.multimasking)),
         ("batch_size", Slot::Batch(&mut apg.batch_size)),
@@ -124,8 +126,12 @@ fn slots(strategy: &mut Strategy) -> Vec<Named<'_>> {
     }
 }
 
-const SOURCES: [(&str, PromptSource); 2] =
-    [("components", PromptSource::Components), ("maxima", PromptSource::BoundaryMaxima)];
+const SOURCES: [(&str, PromptSource); 4] = [
+    ("components", PromptSource::Components),
+    ("maxima", PromptSource::BoundaryMaxima),
+    ("boxes", PromptSource::Boxes),
+    ("boxes-and-components", PromptSource::BoxesAndComponents),
+];
 const KINDS: [(&str, PromptKind); 3] =
     [("point", PromptKind::Point), ("box", PromptKind::Box), ("point-and-box", PromptKind::PointAndBox)];
 const BACKGROUNDS: [(&str, WithBackground); 3] = [
@@ -326,26 +332,27 @@ mod tests {
 
     fn any_apg() -> impl proptest::strategy::Strategy<Value = Apg> {
         let numbers = (share(), share(), share(), smoothing(), share(), share());
-        let choices = (0..2_usize, 0..3_usize, any::<[bool; 4]>(), any::<u32>(), any::<u64>());
-        (numbers, choices, prop_oneof![Just(None), (-50.0_f32..50.0).prop_map(Some)]).prop_map(|(n, c, threshold)| {
-            Apg {
-                center_distance_threshold: n.0,
-                boundary_distance_threshold: n.1,
-                foreground_threshold: n.2,
-                distance_smoothing: n.3,
-                min_score: n.4,
-                nms_threshold: n.5,
-                prompt_source: SOURCES[c.0].1,
-                prompt_kind: KINDS[c.1].1,
-                multimasking: c.2[0],
-                refine_with_box_prompts: c.2[1],
-                compat: c.2[2],
-                overlap: if c.2[3] { Overlap::IntersectionOverMinimum } else { Overlap::IntersectionOverUnion },
-                maxima_distance_px: c.3,
-                min_size: c.4,
-                mask_threshold: threshold.map_or(MaskThreshold::Automatic, MaskThreshold::Fixed),
-                ..Apg::default()
-            }
+        let choices = (0..4_usize, 0..3_usize, any::<[bool; 4]>(), any::<u32>(), any::<u64>());
+        let threshold = prop_oneof![Just(None), (-50.0_f32..50.0).prop_map(Some)];
+        (numbers, choices, threshold, share(), wide_share()).prop_map(|(n, c, threshold, score, nms)| Apg {
+            center_distance_threshold: n.0,
+            boundary_distance_threshold: n.1,
+            foreground_threshold: n.2,
+            distance_smoothing: n.3,
+            min_score: n.4,
+            nms_threshold: n.5,
+            prompt_source: SOURCES[c.0].1,
+            box_score_thresh: score,
+            box_nms_thresh: nms,
+            prompt_kind: KINDS[c.1].1,
+            multimasking: c.2[0],
+            refine_with_box_prompts: c.2[1],
+            compat: c.2[2],
+            overlap: if c.2[3] { Overlap::IntersectionOverMinimum } else { Overlap::IntersectionOverUnion },
+            maxima_distance_px: c.3,
+            min_size: c.4,
+            mask_threshold: threshold.map_or(MaskThreshold::Automatic, MaskThreshold::Fixed),
+            ..Apg::default()
         })
     }
 

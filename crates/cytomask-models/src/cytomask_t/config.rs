@@ -15,14 +15,17 @@ pub struct CytomaskTConfig {
     pub refiner_channels: usize,
     /// Hidden channels of the MLP on the mask tokens.
     pub refiner_hidden: usize,
+    /// Channels of the box decoder.
+    pub box_width: usize,
 }
 
-/// The embedded model: 10.5 M parameters.
+/// The embedded model: 11.1 M parameters.
 pub const CYTOMASK_T: CytomaskTConfig = CytomaskTConfig {
     encoder: VIT_T,
     decoder_widths: [128, 96, 64, 32, 16],
     refiner_channels: 16,
     refiner_hidden: 128,
+    box_width: 96,
 };
 
 /// How images are run.

@@ -1,4 +1,4 @@
-//! The joiner: encoder, prompt encoder, mask decoder, instance decoder and mask refiner as one promptable network.
+//! The joiner: encoder, prompt encoder, mask decoder, instance decoder, mask refiner and box decoder as one promptable network.
 
 use std::sync::OnceLock;
 
@@ -11,6 +11,7 @@ use cytomask_segment::object_size::object_areas;
 use cytomask_segment::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
 
 use super::{
+    box_decoder::{BoxDecoder, proposed_boxes},
     config::{CytomaskTConfig, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD},
     instance_decoder::InstanceDecoder,
     mask_refiner::MaskRefiner,
@@ -50,6 +51,8 @@ pub struct CytomaskT {
     pub instance_decoder: InstanceDecoder,
     /// Masks at stride 2.
     pub mask_refiner: MaskRefiner,
+    /// Boxes of objects; models of earlier versions have none.
+    pub box_decoder: Option<BoxDecoder>,
     #[module(skip)]
     options: CytomaskTOptions,
 }
@@ -65,6 +68,8 @@ pub struct CytomaskTEmbedding {
     pub refiner_features: Tensor<4>,
     /// `[1, 3, H, W]`, 0–1.
     pub maps: Tensor<4>,
+    /// `[1, 5, H / 4, W / 4]`, what the box decoder gives.
+    pub boxes: Option<Tensor<4>>,
     /// Where the padded input lies over the image.
     pub frame: LogitFrame,
     /// For prompts without masks; computed with the first of them.
@@ -80,16 +85,21 @@ impl CytomaskT {
             mask_decoder: MaskDecoder::new(&MaskDecoderConfig::SAM, device),
             instance_decoder: InstanceDecoder::new(config, device),
             mask_refiner: MaskRefiner::new(config, device),
+            box_decoder: Some(BoxDecoder::new(config, device)),
             options: CytomaskTOptions::default(),
         }
     }
 
-    /// Reads all tensors. MobileSAM's classifier may be present and is left out.
+    /// Reads all tensors. MobileSAM's classifier may be present and is left out; a box decoder may be absent.
     ///
     /// # Errors
     /// `MissingTensor` or `Shape` for the first tensor that is absent or does not fit, `Format` for one that has no place.
     pub fn load(config: &CytomaskTConfig, source: &dyn TensorSource, device: &Device) -> Result<Self, Error> {
-        let loaded = load_into(Self::new(config, device), source, "")?;
+        let mut network = Self::new(config, device);
+        if !source.names().iter().any(|name| name.starts_with("box_decoder.")) {
+            network.box_decoder = None;
+        }
+        let loaded = load_into(network, source, "")?;
         let classifier = |name: &str| {
             name.strip_prefix("image_encoder.")
                 .is_some_and(|name| UNUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
@@ -152,6 +162,7 @@ impl CytomaskT {
     pub fn encode_tensor(&self, pixels: Tensor<4>, frame: LogitFrame) -> Result<CytomaskTEmbedding, Error> {
         let taps = self.image_encoder.forward_with_taps(pixels.clone())?;
         let decoded = self.instance_decoder.forward(&taps, pixels);
+        let boxes = self.box_decoder.as_ref().map(|decoder| decoder.forward(&taps, decoded.f4.clone()));
         let refiner_features = self.mask_refiner.features(decoded.f4, decoded.f2);
         let [_, _, h, w] = taps.embedding.dims();
         Ok(CytomaskTEmbedding {
@@ -159,6 +170,7 @@ impl CytomaskT {
             positions: self.prompt_encoder.dense_positions([h, w], EMBEDDING_STRIDE, COORDINATE_EXTENT),
             refiner_features,
             maps: sigmoid(decoded.map_logits),
+            boxes,
             frame,
             prepared: OnceLock::new(),
         })
@@ -372,7 +384,13 @@ impl FieldModel for CytomaskT {
         let mut maps = maps.chunks_exact(pixels).map(|map| frame.map_to_image(frame.padded, map));
         let mut next =
             || maps.next().ok_or_else(|| Error::shape("maps", [1, 3, frame.padded[0], frame.padded[1]], pixels));
-        Ok(Fields { size: frame.image, foreground: next()?, center_distance: next()?, boundary_distance: next()? })
+        Ok(Fields {
+            size: frame.image,
+            foreground: next()?,
+            center_distance: next()?,
+            boundary_distance: next()?,
+            boxes: embedding.boxes.as_ref().map(|raw| proposed_boxes(raw, &frame)),
+        })
     }
 }
 
@@ -393,7 +411,7 @@ fn check(prompt: &Prompt) -> Result<(), &'static str> {
 
 /// Points and box from image pixels to pixels of the resized input. Pixel centres are at whole numbers on both sides and centres
 /// map to centres, which SAM's plain multiplication misses by up to half an input pixel.
-fn in_input_frame(prompt: &Prompt, frame: &LogitFrame) -> Prompt {
+pub(super) fn in_input_frame(prompt: &Prompt, frame: &LogitFrame) -> Prompt {
     let factor = |axis: usize| frame.input[axis] as f32 / frame.image[axis] as f32;
     let y = |y: f32| (y + 0.5) * factor(0) - 0.5;
     let x = |x: f32| (x + 0.5) * factor(1) - 0.5;

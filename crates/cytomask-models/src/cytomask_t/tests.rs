@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_image::{LogitFrame, Rgb};
 use cytomask_segment::{BoxPrompt, FieldModel, PointPrompt, Prompt, PromptModel};
 
-use super::{CYTOMASK_T, CytomaskT, CytomaskTConfig, CytomaskTOptions, ScaleChoice};
+use super::{CYTOMASK_T, CytomaskT, CytomaskTConfig, CytomaskTOptions, ScaleChoice, box_decoder::proposed_boxes};
 use crate::{
     ErrorKind,
     golden::{Golden, network_input},
@@ -51,6 +51,7 @@ fn stages_equal_the_training_code() {
     let embedding = model.encode_tensor(pixels, frame).unwrap();
     golden.check("maps", embedding.maps.clone());
     golden.check("g", embedding.refiner_features.clone());
+    golden.check("boxes", embedding.boxes.clone().unwrap());
 
     let prompts = [
         ("point", Prompt::point(31.0, 40.0)),
@@ -115,6 +116,46 @@ fn fields_and_masks_lie_on_the_image_at_any_scale() {
         let decoded = model.decode(&embedding, &[Prompt::point(96.0, 130.0)], false).unwrap();
         assert_eq!(decoded[0][0].logits.grid, padded.map(|side: u32| side / 2));
     }
+}
+
+#[test]
+fn boxes_lie_on_the_image_at_any_scale() {
+    // A cell in row 3 and column 5 sees an object of 8 to the left, 4 up, 16 to the right and 12 down.
+    let (h, w) = (16, 24);
+    let device = Device::flex();
+    let mut raw = vec![0.0_f32; 5 * h * w];
+    for (channel, value) in [(1, 0.5_f32), (2, 0.25), (3, 1.0), (4, 0.75)] {
+        raw[channel * h * w..(channel + 1) * h * w].fill(value.ln());
+    }
+    raw[..h * w].fill(-9.0);
+    raw[3 * w + 5] = 3.0;
+    // Beyond the image, in the padding.
+    raw[15 * w + 3] = 3.0;
+    let raw = Tensor::from_data(TensorData::new(raw, [1, 5, h, w]), &device);
+    let at = |image| LogitFrame { padded: [64, 96], input: [60, 90], image };
+    let found = proposed_boxes(&raw, &at([60, 90]));
+    assert_eq!(found.len(), 1);
+    // The middle of the cell is at 14 and 22 from the outer edges.
+    let BoxPrompt { y0, x0, y1, x1 } = found[0].bounds;
+    assert!([(y0, 10.0), (x0, 14.0), (y1, 25.0), (x1, 37.0)].iter().all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+    assert_eq!(found[0].point, [14, 22]);
+    assert!((found[0].score - 0.9526).abs() < 1e-4);
+    // The network saw the image enlarged to twice its size: a prompt comes back to the same pixels of the input.
+    let found = proposed_boxes(&raw, &at([30, 45]));
+    let prompt = super::model::in_input_frame(&Prompt::bounds(found[0].bounds), &at([30, 45]));
+    let BoxPrompt { y0, x0, y1, x1 } = prompt.bounds.unwrap();
+    assert!([(y0, 10.0), (x0, 14.0), (y1, 25.0), (x1, 37.0)].iter().all(|(a, b)| (a - b).abs() < 1e-4), "{prompt:?}");
+    assert_eq!(found[0].point, [7, 11]);
+}
+
+#[test]
+fn a_model_of_earlier_versions_proposes_no_boxes() {
+    let mut whole = CytomaskT::new(&CYTOMASK_T, &Device::flex());
+    whole.box_decoder = None;
+    let source = Seeded::of(&whole, "");
+    let model = CytomaskT::load(&CYTOMASK_T, &source, &Device::flex()).unwrap().with_options(fixed(1.0));
+    assert!(model.box_decoder.is_none());
+    assert!(model.fields(&model.encode(&image([33, 33])).unwrap()).unwrap().boxes.is_none());
 }
 
 /// The same scene at 1× and, enlarged beforehand, at ½: the network sees the same pixels, and a prompt must reach the same place.

@@ -250,6 +250,7 @@ fn the_whole_of_cytomask_t_agrees() {
         decoder_widths: [32, 24, 16, 16, 8],
         refiner_channels: 8,
         refiner_hidden: 16,
+        box_width: 16,
     };
     let network = filled(CytomaskT::new(&config, &Device::flex())).unwrap().train();
     let prompts: Vec<Prompt> = (0..3)
@@ -263,8 +264,9 @@ fn the_whole_of_cytomask_t_agrees() {
         let images = made_up("images", [2, 3, 64, 96]);
         let taps = network.image_encoder.forward_with_taps(images.clone()).unwrap();
         let decoded = network.instance_decoder.forward(&taps, images);
+        let boxes = network.box_decoder.as_ref().unwrap().forward(&taps, decoded.f4.clone());
         let refiner = network.mask_refiner.features(decoded.f4, decoded.f2);
-        let mut loss = weighed("maps", sigmoid(decoded.map_logits));
+        let mut loss = weighed("maps", sigmoid(decoded.map_logits)) + weighed("boxes", boxes);
         for image in 0..2 {
             let sparse = network.prompt_encoder.sparse(&prompts, [1024.0; 2]).unwrap();
             let positions = network.prompt_encoder.dense_positions([4, 6], 16, [1024.0; 2]);

@@ -388,6 +388,7 @@ impl FieldModel for SamPredictor {
             foreground: map(0),
             center_distance: map(1),
             boundary_distance: map(2),
+            boxes: None,
         })
     }
 }

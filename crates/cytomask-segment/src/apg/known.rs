@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Apg, DerivedPrompt, Proposal};
-use crate::model::PromptModel;
+use crate::model::{BoxPrompt, PromptModel};
 
 /// What a network answered to the prompts of one encoded image (or tile), so that prompts which several settings share are decoded
 /// once.
@@ -17,7 +17,7 @@ pub struct KnownProposals {
     by_decoding: Vec<(Apg, BTreeMap<PromptKey, Option<Proposal>>)>,
 }
 
-/// Point and corners of the box.
+/// Point, and the bits of the corners of the box.
 type PromptKey = ([u32; 2], Option<[u32; 4]>);
 
 impl KnownProposals {
@@ -32,7 +32,7 @@ impl KnownProposals {
 
 impl DerivedPrompt {
     fn key(&self) -> PromptKey {
-        (self.point, self.bounds.map(|rect| [rect.y0, rect.x0, rect.y1, rect.x1]))
+        (self.point, self.bounds.map(|BoxPrompt { y0, x0, y1, x1 }| [y0, x0, y1, x1].map(f32::to_bits)))
     }
 }
 
@@ -109,6 +109,12 @@ mod tests {
                             prompt_source: maxima,
                             distance_smoothing: Smoothing::Sigma(1.0),
                             mask_threshold: MaskThreshold::Fixed(2.0),
+                            ..apg.clone()
+                        },
+                        Apg {
+                            prompt_source: PromptSource::Boxes,
+                            prompt_kind: PromptKind::PointAndBox,
+                            box_score_thresh: 0.85,
                             ..apg.clone()
                         },
                         Apg { refine_with_box_prompts: true, multimasking: true, ..apg.clone() },

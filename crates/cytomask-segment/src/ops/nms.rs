@@ -2,7 +2,7 @@
 //!
 //! The highest score is kept, everything that overlaps it by more than the threshold is dropped, and so on down the scores.
 //! [`box_nms`] gives what `torchvision.ops.nms` gives on SAM's boxes, [`mask_nms`] what µSAM's `apply_nms`
-//! (`micro_sam/util.py`) gives on masks. Both look only at neighbours, through a grid of cells over the boxes, so that the time
+//! (`micro_sam/util.py`) gives on masks, [`proposed_box_nms`] works on boxes that networks propose. All look only at neighbours, through a grid of cells over the boxes, so that the time
 //! grows with the number of touching pairs and not with the square of the number of objects.
 //!
 //! Scores are taken in descending order; equal scores keep their input order (upstream's order of equal scores is
@@ -10,6 +10,8 @@
 //! be met exactly.
 
 use cytomask_image::{Mask, Rect};
+
+use crate::model::{BoxPrompt, ProposedBox};
 
 /// What the common area of two masks is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,6 +95,63 @@ pub fn box_nms(boxes: &[Rect], scores: &[f32], threshold: f64) -> Vec<usize> {
     })
 }
 
+/// Indices of the proposed boxes that survive, in order of descending score: of two whose intersection over union is above
+/// `threshold` the lower rated one is dropped. Boxes go from their first to their last pixel, both included.
+pub fn proposed_box_nms(boxes: &[ProposedBox], threshold: f64) -> Vec<usize> {
+    let rects: Vec<Rect> = boxes.iter().map(|proposed| touched(&proposed.bounds)).collect();
+    let scores: Vec<f32> = boxes.iter().map(|proposed| proposed.score).collect();
+    greedy(&rects, &scores, |kept, other| {
+        f64::from(intersection_over_union(&boxes[kept].bounds, &boxes[other].bounds)) > threshold
+    })
+}
+
+/// Each box of `chosen` as the mean of all boxes that agree with it, itself among them: those whose intersection over union with it
+/// is above `agreement`, by the square of their score. A network that sees one object from many places errs less in the mean (box
+/// voting, Gidaris & Komodakis, ICCV 2015).
+pub fn voted_boxes(boxes: &[ProposedBox], chosen: &[usize], agreement: f64) -> Vec<BoxPrompt> {
+    let rects: Vec<Rect> = boxes.iter().map(|proposed| touched(&proposed.bounds)).collect();
+    let mut cells = Cells::new(&rects);
+    rects.iter().enumerate().for_each(|(index, rect)| cells.insert(rect, index as u32));
+    let mut asked = vec![usize::MAX; boxes.len()];
+    let mut voted = |&index: &usize| {
+        let own = &boxes[index].bounds;
+        let (mut sum, mut total) = ([0.0_f64; 4], 0.0);
+        for &other in cells.covering(&rects[index]).flat_map(|cell| &cells.items[cell]) {
+            let new = std::mem::replace(&mut asked[other as usize], index) != index;
+            let ProposedBox { bounds, score, .. } = boxes[other as usize];
+            if new && f64::from(intersection_over_union(own, &bounds)) > agreement {
+                let weight = f64::from(score) * f64::from(score);
+                total += weight;
+                let corners = [bounds.y0, bounds.x0, bounds.y1, bounds.x1];
+                sum.iter_mut().zip(corners).for_each(|(sum, corner)| *sum += weight * f64::from(corner));
+            }
+        }
+        // No vote counts where all scores are 0.
+        if total > 0.0 {
+            let [y0, x0, y1, x1] = sum.map(|sum| (sum / total) as f32);
+            BoxPrompt { y0, x0, y1, x1 }
+        } else {
+            *own
+        }
+    };
+    chosen.iter().map(&mut voted).collect()
+}
+
+/// The pixels a box touches.
+fn touched(bounds: &BoxPrompt) -> Rect {
+    let first = |at: f32| at.floor().max(0.0) as u32;
+    let end = |at: f32| (at.ceil().max(0.0) as u32).saturating_add(1);
+    Rect { y0: first(bounds.y0), x0: first(bounds.x0), y1: end(bounds.y1), x1: end(bounds.x1) }
+}
+
+fn intersection_over_union(a: &BoxPrompt, b: &BoxPrompt) -> f32 {
+    let side = |first: f32, last: f32| (last - first + 1.0).max(0.0);
+    let area = |of: &BoxPrompt| side(of.y0, of.y1) * side(of.x0, of.x1);
+    let common = side(a.y0.max(b.y0), a.y1.min(b.y1)) * side(a.x0.max(b.x0), a.x1.min(b.x1));
+    // Boxes without area overlap nothing.
+    common / (area(a) + area(b) - common).max(f32::MIN_POSITIVE)
+}
+
 /// SAM's box of a tight half-open rectangle: first and last pixel indices, x first; all zero when it is empty.
 fn inclusive_xyxy(rect: &Rect) -> [f32; 4] {
     if rect.is_empty() {
@@ -172,6 +231,30 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn proposed(y0: f32, x0: f32, y1: f32, x1: f32, score: f32) -> ProposedBox {
+        ProposedBox { bounds: BoxPrompt { y0, x0, y1, x1 }, point: [0, 0], score }
+    }
+
+    #[test]
+    fn proposed_boxes_compete_by_their_scores_and_agree_by_their_overlap() {
+        // The first three overlap by 0.8 and more: 8 of 10 columns, both included.
+        let boxes = [
+            proposed(0.0, 0.0, 9.0, 9.0, 0.5),
+            proposed(0.0, 1.0, 9.0, 10.0, 1.0),
+            proposed(0.0, 1.0, 9.0, 11.0, 0.5),
+            proposed(0.0, 30.5, 9.0, 39.5, 0.1),
+            proposed(-3.0, -4.0, -1.0, -2.0, 0.2),
+        ];
+        assert_eq!(proposed_box_nms(&boxes, 0.6), [1, 4, 3]);
+        assert_eq!(proposed_box_nms(&boxes, 0.95), [1, 0, 2, 4, 3]);
+        let voted = voted_boxes(&boxes, &[1, 3], 0.7);
+        // Weights 1, 1/4 and 1/4.
+        assert!((voted[0].x0 - 1.25 / 1.5).abs() < 1e-6 && (voted[0].x1 - (10.0 + 2.25 + 2.75) / 1.5).abs() < 1e-6);
+        assert_eq!(voted[1], boxes[3].bounds);
+        assert_eq!(voted_boxes(&boxes, &[0], 1.0), [boxes[0].bounds], "nothing agrees more than fully");
+        assert!(proposed_box_nms(&[], 0.5).is_empty());
+    }
     use crate::scripted::Disc;
 
     /// Deterministic numbers in `0..bound`.

@@ -21,6 +21,9 @@ const APG_RANGES: [(&str, f64, f64, f64); 3] = [
     ("boundary_distance_threshold", 0.3, 0.7, 0.1),
     ("nms_threshold", 0.5, 0.9, 0.1),
 ];
+/// Of APG where the network proposes boxes; ours.
+const BOXES_RANGES: [(&str, f64, f64, f64); 3] =
+    [("box_score_thresh", 0.4, 0.7, 0.1), ("min_score", 0.3, 0.5, 0.05), ("nms_threshold", 0.5, 0.9, 0.2)];
 const FLOWS_RANGES: [(&str, f64, f64, f64); 2] =
     [("flow_threshold", 0.2, 1.0, 0.2), ("cellprob_threshold", -2.0, 2.0, 1.0)];
 const MIN_SIZES: [u64; 3] = [50, 100, 200];
@@ -182,7 +185,8 @@ impl Space {
         Ok(Self { base, parameters, defaults, combinations })
     }
 
-    /// The ranges of µSAM's and the paper's grid search for a mode (`amg`, `ais`, `apg`, `auto`), around what suits `model`.
+    /// The ranges of µSAM's and the paper's grid search for a mode (`amg`, `ais`, `apg`, `auto`), around what suits `model`; where APG takes
+    /// boxes that the network proposes, ranges of ours.
     ///
     /// # Errors
     /// `Setting` for any other mode.
@@ -206,6 +210,7 @@ impl Space {
         match base {
             Strategy::Amg(_) => of(&AMG_RANGES),
             Strategy::Ais(_) => [of(&AIS_RANGES), vec![min_size()]].concat(),
+            Strategy::Apg(apg) if apg.prompt_source.takes_boxes() => [of(&BOXES_RANGES), vec![min_size()]].concat(),
             Strategy::Apg(_) => {
                 let overlap = listed("intersection_over_min", vec![json!(false), json!(true)]);
                 [of(&APG_RANGES), vec![min_size(), overlap]].concat()
