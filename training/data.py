@@ -21,6 +21,7 @@ from skimage.measure import label as connected, regionprops
 from skimage.segmentation import find_boundaries, watershed
 
 from augment import colour, haze, overlay, plant, shade, uneven, warp
+from boxes import box_targets
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
@@ -293,7 +294,8 @@ class Crops(torch.utils.data.IterableDataset):
             if (lab > 0).sum() > 40:
                 break
         p, b, ids = sample_prompts(lab, dist, extent, rng)
-        return dict(image=image, label=lab, dist=dist, points=p, boxes=b, ids=ids)
+        target, weight = box_targets(lab)
+        return dict(image=image, label=lab, dist=dist, points=p, boxes=b, ids=ids, box_targets=target, box_weights=weight)
 
     def __iter__(self):
         torch.set_num_threads(1)

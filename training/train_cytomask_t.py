@@ -9,8 +9,10 @@ images/*.png and labels/*.tif; 10 % of their images are left out for validation.
 --resume).  --continue-from begins a further run at the averaged weights of another one.  The learning
 rate rises, stays for the share --hold of all steps, and falls to zero; --peak scales it.
 
-The three maps and the prompted masks are trained jointly: in each step one batch of crops, one encoder
-pass, losses of the maps, and (every `--prompt-every` steps) of point, box and point+box prompts.
+The three maps, the boxes and the prompted masks are trained jointly: in each step one batch of crops, one encoder
+pass, losses of the maps and boxes, and (every `--prompt-every` steps) of point, box and point+box prompts.  With
+--own-boxes a share of these are boxes that the box decoder proposes, as at inference: the mask decoder learns to mend
+them, and to rate those that fit nothing.  --only-boxes trains the box decoder alone, on features as they are.
 
 Needs torch, numpy, scipy, scikit-image, tifffile, pillow, safetensors.
 Licence: MIT OR Apache-2.0.
@@ -27,11 +29,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from boxes import box_loss, replace_prompts
 from data import Crops, N_BOTH, N_BOX, N_POINT, load_source
-from model import CytomaskT, STRIDE, export_state, init_from_sam, up2
+from model import CytomaskT, STRIDE, export_state, init_from_sam, load_exported, up2
 
-RECIPE = ("TinyViT SAM + UNETR-style decoder + mask refiner; crops of 224 to 320 px, AdamW, EMA, joint maps and "
-          "point/box/point+box prompts; DSB2018 train, TNBC, Usiigaci train")
+RECIPE = ("TinyViT SAM + UNETR-style decoder + mask refiner + box decoder; crops of 224 to 320 px, AdamW, EMA, joint maps, "
+          "boxes and point/box/point+box prompts; DSB2018 train, TNBC, Usiigaci train")
 
 
 def dice(p, t, dims):
@@ -125,7 +128,7 @@ def parameter_groups(model, args):
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue
-        lr = args.lr_decoder if name.startswith(("instance_decoder", "mask_refiner")) else \
+        lr = args.lr_decoder if name.startswith(("instance_decoder", "mask_refiner", "box_decoder")) else \
             args.lr_encoder if name.startswith("image_encoder") else args.lr_sam
         wd = 0.02 if p.ndim >= 2 and "embed" not in name and "token" not in name and "biases" not in name else 0.0
         groups.setdefault((lr, wd), []).append(p)
@@ -136,7 +139,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--data", required=True, help="folder of the sources")
     ap.add_argument("--weights", help="vit_t SAM weights (safetensors) to start from")
-    ap.add_argument("--continue-from", help="state.pt of an earlier run to start from instead")
+    ap.add_argument("--continue-from", help="state.pt or exported model of an earlier run to start from instead")
     ap.add_argument("--out", required=True, help="output folder")
     ap.add_argument("--steps", type=int, default=3000, help="steps of this run")
     ap.add_argument("--stop-after", type=int, default=0, help="end early after so many steps (smoke test)")
@@ -153,11 +156,14 @@ def main():
     ap.add_argument("--ema", type=float, default=0.998)
     ap.add_argument("--prompt-start", type=float, default=0.04, help="share of the steps with maps only")
     ap.add_argument("--prompt-every", type=int, default=2, help="prompts every so many steps in the first three quarters")
+    ap.add_argument("--box-weight", type=float, default=0.3)
+    ap.add_argument("--own-boxes", type=float, default=0.0, help="share of the prompts' boxes that are those of the box decoder")
+    ap.add_argument("--only-boxes", action="store_true", help="trains the box decoder alone")
     ap.add_argument("--prompt-weight", type=float, default=0.4)
     ap.add_argument("--export-minutes", type=float, default=8)
     ap.add_argument("--threads-file", help="file with the number of threads, read at every step")
     ap.add_argument("--threads", type=int, default=2)
-    ap.add_argument("--bf16", action="store_true", help="autocast; slower than f32 on many CPUs: measure")
+    ap.add_argument("--bf16", action="store_true", help="autocast; faster with AMX, slower than f32 on many other CPUs: measure")
     ap.add_argument("--log-every", type=int, default=50)
     ap.add_argument("--resume", action="store_true")
     args = ap.parse_args()
@@ -170,10 +176,18 @@ def main():
     if args.weights:
         init_from_sam(model, load_file(args.weights))
     if args.continue_from:
-        model.load_state_dict(torch.load(args.continue_from, weights_only=True)["ema"])
+        if args.continue_from.endswith(".safetensors"):
+            model = load_exported(args.continue_from)
+        else:
+            model.load_state_dict(torch.load(args.continue_from, weights_only=True)["ema"])
+    if args.only_boxes:
+        model.requires_grad_(False)
+        model.box_decoder.requires_grad_(True)
     model = model.to(memory_format=torch.channels_last).train()
+    if args.only_boxes:
+        model.eval().box_decoder.train()
     ema = Ema(model, args.ema)
-    opt = torch.optim.AdamW(parameter_groups(model, args), betas=(0.9, 0.999))
+    opt = torch.optim.AdamW(parameter_groups(model, args), betas=(0.9, 0.999), fused=True)
     step, before = 0, 0.0
     state_file = os.path.join(args.out, "state.pt")
     if args.resume:
@@ -188,6 +202,7 @@ def main():
     shapes = [tuple(int(n) for n in shape.split("x")) for shape in args.crops.split(",")]
     crops = Crops(sources, [float(w) for w in weights], shapes, args.seed + 1000 * step)
     loader = iter(torch.utils.data.DataLoader(crops, batch_size=None, num_workers=1, prefetch_factor=4))
+    rng = np.random.default_rng(args.seed + step)
     log = open(os.path.join(args.out, "log.jsonl"), "a")
 
     def save(minutes):
@@ -222,11 +237,14 @@ def main():
         image = batch["image"].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             taps = model.encode(image)
+            loss_boxes, box_iou = box_loss(taps["boxes"], batch["box_targets"], batch["box_weights"])
             loss_maps = map_loss(taps["maps"], batch["label"], batch["dist"])
-            loss, stats = loss_maps, {}
-            if frac >= args.prompt_start and (frac >= 0.75 or step % args.prompt_every == 0):
-                loss_prompts, stats = prompt_loss(model, taps, batch)
-                stats["prompts"] = float(loss_prompts.detach())
+            loss, stats = args.box_weight * loss_boxes + loss_maps, dict(boxes=float(loss_boxes.detach()), box_iou=box_iou)
+            if not args.only_boxes and frac >= args.prompt_start and (frac >= 0.75 or step % args.prompt_every == 0):
+                if args.own_boxes:
+                    replace_prompts(batch, taps["boxes"], range(N_POINT, N_POINT + N_BOX + N_BOTH), rng, args.own_boxes)
+                loss_prompts, found = prompt_loss(model, taps, batch)
+                stats.update(found, prompts=float(loss_prompts.detach()))
                 loss = loss + args.prompt_weight * loss_prompts
         opt.zero_grad(set_to_none=True)
         loss.backward()

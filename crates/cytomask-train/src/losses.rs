@@ -2,9 +2,14 @@
 //! Dice plus IoU regression of prompted masks. Corrective mask prompts are left out.
 
 use burn::tensor::Tensor;
+use burn::tensor::activation::{sigmoid, softplus};
 
 /// Keeps the Dice denominator away from zero; torch-em's value.
 const DICE_EPSILON: f32 = 1e-7;
+/// Keeps the areas of boxes away from zero, square pixels.
+const AREA_EPSILON: f32 = 1e-6;
+/// Beyond this share of an object's side an edge is not pulled harder.
+const LARGEST_EDGE_ERROR: f32 = 4.0;
 
 /// Dice loss of each row: `1 − 2Σxy / max(Σx² + Σy², ε)`.
 ///
@@ -43,10 +48,51 @@ pub fn prompted_mask_loss(logits: Tensor<4>, predicted_iou: Tensor<2>, truth: Te
     let [objects, outputs, h, w] = logits.dims();
     let pixels = h * w;
     let truth = truth.reshape([objects, 1, pixels]).repeat_dim(1, outputs).reshape([objects * outputs, pixels]);
-    let probability = burn::tensor::activation::sigmoid(logits.reshape([objects * outputs, pixels]));
+    let probability = sigmoid(logits.reshape([objects * outputs, pixels]));
     let iou = iou(probability.clone().detach(), truth.clone()).reshape([objects, outputs]);
     let mask_loss = dice(probability, truth).reshape([objects, outputs]).min_dim(1).mean();
     mask_loss + (predicted_iou - iou).square().mean()
+}
+
+/// Loss of proposed boxes: generalised IoU (Rezatofighi et al. 2019) and the edges' mean error as a share of the object's sides, each
+/// cell by its weight; and of their ratings the quality focal loss (Li et al. 2020), whose truth is a box's own IoU, and 0 in the
+/// background.
+///
+/// # Shapes
+/// - `raw`: `[N, 5, h, w]`, of [`cytomask_models::cytomask_t::BoxDecoder`].
+/// - `edges`, `weights`: `[N, 4, h, w]` and `[N, 1, h, w]`, of [`crate::targets::box_targets`].
+/// - returns `[1]`.
+pub fn box_loss(raw: Tensor<4>, edges: Tensor<4>, weights: Tensor<4>) -> Tensor<1> {
+    let (_, found) = cytomask_models::cytomask_t::edges(raw.clone());
+    let part = |of: &Tensor<4>, index: usize| of.clone().narrow(1, index, 1);
+    let side = |of: &Tensor<4>, axis: usize| part(of, axis + 2) - part(of, axis);
+    let area = |of: &Tensor<4>| side(of, 0) * side(of, 1);
+    let common = |axis: usize| {
+        part(&found, axis + 2).min_pair(part(&edges, axis + 2)) - part(&found, axis).max_pair(part(&edges, axis))
+    };
+    let hull = |axis: usize| {
+        part(&found, axis + 2).max_pair(part(&edges, axis + 2)) - part(&found, axis).min_pair(part(&edges, axis))
+    };
+    let intersection = common(0).clamp_min(0.0) * common(1).clamp_min(0.0);
+    let union = area(&found) + area(&edges) - intersection.clone();
+    let hull = hull(0) * hull(1);
+    let iou = intersection / union.clone().clamp_min(AREA_EPSILON);
+    let generalised = iou.clone() - (hull.clone() - union) / hull.clamp_min(AREA_EPSILON);
+    let sides = Tensor::cat(vec![side(&edges, 0), side(&edges, 1), side(&edges, 0), side(&edges, 1)], 1).clamp_min(1.0);
+    let error = ((found - edges).abs() / sides).mean_dim(1).clamp_max(LARGEST_EDGE_ERROR);
+    let total = weights.clone().sum().clamp_min(1.0);
+    let shape = (weights.clone() * (-generalised + 1.0 + error * 2.0)).sum() / total.clone();
+
+    let inside = weights.clone().greater_elem(0.0).float();
+    let truth = iou.detach().clamp(0.0, 1.0) * inside.clone();
+    let logit = part(&raw, 0);
+    // log(1 + exp(x)) − x · truth
+    let cross_entropy = softplus(logit.clone(), 1.0) - logit.clone() * truth.clone();
+    let focal = (sigmoid(logit) - truth).square() * cross_entropy;
+    // Cells of the background count as a mean one of an object.
+    let mean = (weights.clone().sum() / inside.clone().sum().clamp_min(1.0)).reshape([1, 1, 1, 1]);
+    let counted = weights + (-inside + 1.0) * mean;
+    shape + (focal * counted).sum() * 2.0 / total
 }
 
 /// Intersection over union of `probability > 0.5` with the truth, per row; no gradient flows.

@@ -24,7 +24,7 @@ pub(crate) fn part_of(name: &str) -> Option<Part> {
         "image_encoder" | "encoder" => Some(Part::ImageEncoder),
         "prompt_encoder" => Some(Part::PromptEncoder),
         "mask_decoder" | "mask_refiner" => Some(Part::MaskDecoder),
-        "decoder" | "instance_decoder" => Some(Part::InstanceDecoder),
+        "decoder" | "instance_decoder" | "box_decoder" => Some(Part::InstanceDecoder),
         _ => None,
     }
 }

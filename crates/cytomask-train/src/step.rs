@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_image::{Rect, Rgb};
+use cytomask_models::cytomask_t::BOX_STRIDE;
 use cytomask_segment::{PointPrompt, Prompt};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -10,8 +11,11 @@ use crate::data::{Crop, MIN_OBJECT_PX};
 use crate::network::{Decoded, Query, Trainable};
 use crate::prompts::{FirstPrompt, choose_objects, corrections, first};
 use crate::settings::{Part, Schedule, TrainSettings};
-use crate::targets::{DistanceTargets, distance_targets};
+use crate::targets::{BoxTargets, DistanceTargets, box_targets, distance_targets};
 use crate::{Error, losses};
+
+/// What the loss of boxes counts beside that of the maps; as the built-in model was trained.
+const BOX_WEIGHT: f32 = 0.8;
 
 /// Which losses are wanted of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub(crate) struct Wanted {
 /// Losses of a batch.
 #[derive(Default)]
 pub(crate) struct Losses {
-    /// Of the maps, or the flows.
+    /// Of the maps, with the boxes where a network proposes some, or of the flows.
     pub(crate) maps: Option<Tensor<1>>,
     /// Of prompted masks; none when no crop holds an object.
     pub(crate) masks: Option<Tensor<1>>,
@@ -55,7 +59,11 @@ pub(crate) fn losses<N: Trainable>(
     let encoder_is_fixed = settings.freeze.contains(&Part::ImageEncoder);
     let features = network.features(&images, encoder_is_fixed, device)?;
     let maps = match wanted.maps {
-        true => Some(losses::distance_map_loss(network.maps(&features)?, targets_of(crops, device))),
+        true => {
+            let loss = losses::distance_map_loss(network.maps(&features)?, targets_of(crops, device));
+            let boxes = network.boxes(&features).map(|raw| box_loss_of(raw, crops, device) * BOX_WEIGHT);
+            Some(boxes.into_iter().fold(loss, |sum, boxes| sum + boxes))
+        }
         false => None,
     };
     let masks = match wanted.masks {
@@ -163,6 +171,17 @@ pub(crate) fn targets_of(crops: &[Crop], device: &Device) -> Tensor<4> {
         })
         .collect();
     Tensor::from_data(TensorData::new(values, [crops.len(), 3, h, w]), device)
+}
+
+/// Loss of the boxes that a network proposes on a batch.
+fn box_loss_of(raw: Tensor<4>, crops: &[Crop], device: &Device) -> Tensor<1> {
+    let [n, _, h, w] = raw.dims();
+    let targets: Vec<BoxTargets> = crops.iter().map(|crop| box_targets(&crop.labels, BOX_STRIDE as u32)).collect();
+    let tensor =
+        |channels: usize, values: Vec<f32>| Tensor::from_data(TensorData::new(values, [n, channels, h, w]), device);
+    let edges = tensor(4, targets.iter().flat_map(|targets| targets.edges.clone()).collect());
+    let weights = tensor(1, targets.into_iter().flat_map(|targets| targets.weights).collect());
+    losses::box_loss(raw, edges, weights)
 }
 
 /// One binary mask for each object, `[objects, side, side]`.

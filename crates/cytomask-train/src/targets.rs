@@ -44,6 +44,35 @@ pub fn distance_targets(labels: &Labels, min_size_px: u64) -> DistanceTargets {
     targets
 }
 
+/// What a box decoder learns, at cells of a stride.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoxTargets {
+    /// `[4, h, w]`: left, top, right and bottom edge of the object that lies at the middle of a cell, in pixels; 0 in the background.
+    pub edges: Vec<f32>,
+    /// `[h, w]`: what a cell counts; 0 in the background. The cells of an object together count as the square root of their number.
+    pub weights: Vec<f32>,
+}
+
+/// The boxes of a label image at the cells of `stride` pixels; an object at an edge of the image ends there.
+pub fn box_targets(labels: &Labels, stride: u32) -> BoxTargets {
+    let [h, w] = labels.size().map(|side| side / stride);
+    let middle = |cell: u32| cell * stride + stride / 2;
+    let ids: Vec<usize> = (0..h).flat_map(|y| (0..w).map(move |x| labels.at(middle(y), middle(x)) as usize)).collect();
+    let rects: Vec<Rect> = labels.extents().into_iter().map(|(_, rect)| rect).collect();
+    let mut cells = vec![0_u32; rects.len() + 1];
+    ids.iter().for_each(|&id| cells[id] += 1);
+    let edges: [fn(&Rect) -> u32; 4] = [|rect| rect.x0, |rect| rect.y0, |rect| rect.x1, |rect| rect.y1];
+    let edge = |of: fn(&Rect) -> u32, id: usize| if id == 0 { 0.0 } else { of(&rects[id - 1]) as f32 };
+    BoxTargets {
+        edges: edges
+            .into_iter()
+            .flat_map(|of| ids.iter().map(move |&id| (of, id)))
+            .map(|(of, id)| edge(of, id))
+            .collect(),
+        weights: ids.iter().map(|&id| if id == 0 { 0.0 } else { 1.0 / (cells[id] as f32).sqrt() }).collect(),
+    }
+}
+
 fn large_components(labels: &Labels, min_size_px: u64) -> Labels {
     let mut instances = label_ids(labels, Connectivity::Eight);
     let extents = instances.extents();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_image::{Labels, Rgb};
 use cytomask_models::loading::load_into;
 use cytomask_models::sam::Sam;
@@ -13,7 +13,9 @@ use cytomask_models::unetr::{UNETR_MICRO_SAM, Unetr, UnetrConfig};
 use cytomask_models::{BareNetwork, DeviceChoice, Model};
 use cytomask_segment::{PointPrompt, Prompt};
 use cytomask_train::data::{Crop, Sample};
+use cytomask_train::losses::box_loss;
 use cytomask_train::parity::{Batch, FlowBatch};
+use cytomask_train::targets::box_targets;
 use cytomask_train::{Matrix, Objective, Part, Peft, TrainSettings, Trainer};
 use cytomask_weights::Checkpoint;
 
@@ -37,6 +39,29 @@ fn fixture(name: &str) -> PathBuf {
 fn golden(name: &str) -> BTreeMap<String, Vec<f32>> {
     let checkpoint = Checkpoint::open(fixture(name)).unwrap();
     checkpoint.model().iter().map(|view| (view.name.to_owned(), view.to_f32().unwrap())).collect()
+}
+
+#[test]
+fn boxes_are_learnt_as_in_the_training_code() {
+    let golden = golden("box_loss.safetensors");
+    let ids = golden["labels"].iter().map(|&id| id as u32).collect();
+    let targets = box_targets(&Labels::from_vec([96, 128], ids).unwrap(), 4);
+    let cells = 24 * 32;
+    assert_eq!(targets.edges, golden["edges"][..4 * cells]);
+    targets.weights.iter().zip(&golden["weights"]).for_each(|(&found, &expected)| close(found, expected, 1e-6));
+
+    let tensor = |name: &str, channels: usize| {
+        let data = TensorData::new(golden[name].clone(), [2, channels, 24, 32]);
+        Tensor::<4>::from_data(data, &device().autodiff())
+    };
+    let raw = tensor("raw", 5).require_grad();
+    let loss = box_loss(raw.clone(), tensor("edges", 4), tensor("weights", 1));
+    close(loss.clone().into_scalar(), golden["loss"][0], 1e-5);
+    let gradient: Vec<f32> = raw.grad(&loss.backward()).unwrap().into_data().iter::<f32>().collect();
+    let largest = golden["gradient"].iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    for (found, expected) in gradient.iter().zip(&golden["gradient"]) {
+        assert!((found - expected).abs() <= 1e-4 * largest, "{found}, expected {expected}");
+    }
 }
 
 /// The thinning of the scripts.

@@ -26,6 +26,8 @@ pub(crate) struct Features {
     refiner: Tensor<4>,
     /// `[N, 3, H, W]`, 0–1.
     maps: Tensor<4>,
+    /// `[N, 5, H / 4, W / 4]`
+    boxes: Option<Tensor<4>>,
 }
 
 impl Trainable for CytomaskT {
@@ -40,12 +42,17 @@ impl Trainable for CytomaskT {
             self.image_encoder.forward_with_taps(images.clone()).map_err(failed)?
         };
         let InstanceFeatures { map_logits, f4, f2 } = self.instance_decoder.forward(&taps, images);
+        let boxes = self.box_decoder.as_ref().map(|decoder| decoder.forward(&taps, f4.clone()));
         let refiner = self.mask_refiner.features(f4, f2);
-        Ok(Features { embedding: taps.embedding, refiner, maps: sigmoid(map_logits) })
+        Ok(Features { embedding: taps.embedding, refiner, maps: sigmoid(map_logits), boxes })
     }
 
     fn maps(&self, features: &Features) -> Result<Tensor<4>, Error> {
         Ok(features.maps.clone())
+    }
+
+    fn boxes(&self, features: &Features) -> Option<Tensor<4>> {
+        features.boxes.clone()
     }
 
     fn decode(&self, features: &Features, image: usize, query: &Query<'_>) -> Result<Decoded, Error> {

@@ -36,6 +36,11 @@ pub(crate) trait Trainable: Module {
     /// The maps of the instance decoder, 0–1, `[N, 3, H, W]` at the crops' size: foreground, centre distance, boundary distance.
     fn maps(&self, features: &Self::Features) -> Result<Tensor<4>, Error>;
 
+    /// What a box decoder gives, `[N, 5, h, w]`; `None` for a network without.
+    fn boxes(&self, _features: &Self::Features) -> Option<Tensor<4>> {
+        None
+    }
+
     /// Masks for prompts on crop `image` of the batch.
     fn decode(&self, features: &Self::Features, image: usize, query: &Query<'_>) -> Result<Decoded, Error>;
 
