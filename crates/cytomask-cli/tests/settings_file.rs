@@ -27,7 +27,7 @@ fn a_settings_file_is_followed_and_flags_go_before_it() {
     let of = |found: &Value, name: &str| found["settings"][name].clone();
     assert_eq!([of(&found, "nms_threshold"), of(&found, "min_size")], [json!(0.6), json!(11)]);
     assert_eq!(of(&found, "intersection_over_min"), json!(true));
-    assert_eq!(of(&found, "min_score"), json!(0.5), "what the file leaves out is as suits the model");
+    assert_eq!(of(&found, "min_score"), json!(0.4), "what the file leaves out is as suits the model");
 
     segment(&image, &out, &["--settings", file, "--min_size", "4", "--intersection_over_min=false"]).succeeds();
     let found = provenance(&out);

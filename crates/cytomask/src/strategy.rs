@@ -1,7 +1,8 @@
 //! The choice of a strategy, with its settings.
 
 use cytomask_models::{Family, Model};
-use cytomask_segment::apg::PromptKind;
+use cytomask_segment::apg::{PromptKind, PromptSource};
+use cytomask_segment::ops::nms::Overlap;
 use cytomask_segment::{Ais, Amg, Apg, Flows, Prompt, Prompted, Smoothing};
 
 /// How a network's answers become instances.
@@ -83,8 +84,18 @@ impl Strategy {
     /// one (docs/default-model.md).
     pub fn apg_for(model: &Model) -> Apg {
         match model.family() {
-            // Boxes from the maps are far more precise prompts than points for this small model, and its poor masks are told by
-            // their score.
+            // Boxes are far more precise prompts than points for this small model, and its own tell objects apart that touch; its poor
+            // masks are told by their score (docs/decisions/0051-proposed-boxes.md).
+            Family::CytomaskT if model.proposes_boxes() => Apg {
+                prompt_source: PromptSource::Boxes,
+                prompt_kind: PromptKind::PointAndBox,
+                distance_smoothing: Smoothing::BySize,
+                box_score_thresh: 0.55,
+                min_score: 0.4,
+                nms_threshold: 0.5,
+                overlap: Overlap::IntersectionOverMinimum,
+                ..Apg::default()
+            },
             Family::CytomaskT => Apg {
                 prompt_kind: PromptKind::PointAndBox,
                 distance_smoothing: Smoothing::BySize,
@@ -109,7 +120,7 @@ impl Strategy {
         match model.family() {
             // It rates its masks low, and several points find each of its objects.
             Family::CytomaskT => {
-                Amg { pred_iou_thresh: 0.65, stability_score_thresh: 0.6, box_nms_thresh: 0.5, ..Amg::default() }
+                Amg { pred_iou_thresh: 0.5, stability_score_thresh: 0.7, box_nms_thresh: 0.4, ..Amg::default() }
             }
             _ => Amg::for_model(model.name()),
         }
