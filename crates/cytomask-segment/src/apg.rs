@@ -365,7 +365,8 @@ impl Apg {
         paint_found(&self.painting(), size, found)
     }
 
-    /// The prompts of an image, one for each object the maps show.
+    /// The prompts of an image, one for each object that its maps show, or that the network sees in a box: those of boxes first, the best
+    /// rated first.
     ///
     /// The point of a component is its pixel farthest from all pixels that do not belong to it (beyond the image none does), the
     /// first in row-major order if several are. With [`Apg::compat`] distances are those of the reference: to the outer
