@@ -150,13 +150,7 @@ pub(crate) fn read_fields(path: &Path) -> Result<Fields> {
     };
     let values = view.to_f32()?;
     let map = |index: usize| values[index * h * w..(index + 1) * h * w].to_vec();
-    Ok(Fields {
-        size: [h as u32, w as u32],
-        foreground: map(0),
-        center_distance: map(1),
-        boundary_distance: map(2),
-        boxes: None,
-    })
+    Ok(Fields { size: [h as u32, w as u32], foreground: map(0), center_distance: map(1), boundary_distance: map(2) })
 }
 
 /// The images a dry run looks at, with their sizes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use cytomask_image::{Normalization, Rect, Rgb};
-use cytomask_segment::{Candidate, FieldModel, Fields, FlowFields, Prompt, PromptModel};
+use cytomask_segment::{Candidate, FieldModel, Fields, FlowFields, Prompt, PromptModel, ProposedBox};
 pub use cytomask_weights::Family;
 use cytomask_weights::{Checkpoint, ContentHash, TensorMap};
 
@@ -266,7 +266,7 @@ impl Model {
         }
     }
 
-    /// Whether the network proposes boxes of objects itself ([`cytomask_segment::Fields::boxes`]).
+    /// Whether the network proposes boxes of objects itself ([`FieldModel::boxes`]).
     pub fn proposes_boxes(&self) -> bool {
         matches!(&self.network, Network::CytomaskT(network) if network.box_decoder.is_some())
     }
@@ -575,6 +575,14 @@ impl FieldModel for Model {
             (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => network.fields(embedding),
             (Network::Flows(_), _) => Err(self.takes_no_prompts()),
             _ => Err(foreign()),
+        })
+    }
+
+    fn boxes(&self, embedding: &Embedding) -> Result<Option<Vec<ProposedBox>>, Error> {
+        self.clock.instance_decoder.time(|| match (&self.network, embedding) {
+            (Network::CytomaskT(network), Embedding::CytomaskT(embedding)) => network.boxes(embedding),
+            (Network::CytomaskT(_), _) => Err(foreign()),
+            _ => Ok(None),
         })
     }
 }

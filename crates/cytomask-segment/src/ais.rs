@@ -103,7 +103,6 @@ impl Ais {
             foreground: gaussian(fields.size, &fields.foreground, self.foreground_smoothing),
             center_distance: gaussian(fields.size, &fields.center_distance, sigma),
             boundary_distance: gaussian(fields.size, &fields.boundary_distance, sigma),
-            boxes: None,
         }
     }
 
@@ -112,7 +111,7 @@ impl Ais {
     /// # Panics
     /// When a map does not hold `h * w` samples.
     pub fn flood(&self, smoothed: &Fields) -> Labels {
-        let Fields { size, foreground, center_distance, boundary_distance, .. } = smoothed;
+        let Fields { size, foreground, center_distance, boundary_distance } = smoothed;
         let objects: Vec<bool> =
             foreground.iter().map(|&probability| probability > self.foreground_threshold).collect();
         let is_seed = |pixel: usize| {
@@ -278,7 +277,6 @@ mod tests {
             foreground: vec![0.6, 1.0, 0.2, 0.9, 0.1, 0.5],
             center_distance: vec![0.0, 0.9, 0.0, 0.0, 0.0, 0.0],
             boundary_distance: vec![0.0; 6],
-            boxes: None,
         };
         let found = sharp().segment(&fields);
         assert_eq!(found.labels, drawn(&["11.2.."]), "0.5 is not above the threshold");

@@ -3,7 +3,8 @@
 //!
 //! Archit & Pape, "Segment Anything for Cell Instance Segmentation with Automatic Prompt Generation"; reference:
 //! `AutomaticPromptGenerator` of micro-sam 1.8. Beyond it: points that always lie inside their component, box prompts from the
-//! maps or from a network that proposes boxes itself, box refinement that is right on images that are not square, a least score, and a score for every object.
+//! maps or from a network that proposes boxes itself, box refinement that is right on images that are not square, a least score,
+//! and a score for every object.
 //! [`Apg::compat`] goes back to the reference's choices. A tiled image goes through [`Apg::tile`] tile by tile,
 //! [`crate::stitch`] and [`Apg::paint_found`]; one looked at at several scales through [`Apg::merge_scales`].
 
@@ -97,8 +98,9 @@ pub enum PromptSource {
     /// (0 on the inner ridge). The centre distance is not used. Raw maps have many small minima, so set
     /// [`Apg::distance_smoothing`]. micro-sam has no function for this variant; how a maximum is told apart is ours.
     BoundaryMaxima,
-    /// The boxes that the network itself proposes ([`Fields::boxes`]), each with the pixel it is seen from. Touching objects have a box
-    /// each where the maps show one component. Maps that come without boxes are treated as by [`PromptSource::Components`].
+    /// The boxes that the network itself proposes ([`FieldModel::boxes`]), each with the pixel it is seen from. Touching objects have a box
+    /// each where the maps show one component. Where there are no boxes, as beside maps made elsewhere, this is
+    /// [`PromptSource::Components`].
     Boxes,
     /// Both: a component is the better prompt where it is one object, a box where objects touch; of the masks the better rated stays.
     BoxesAndComponents,
@@ -233,10 +235,23 @@ impl Apg {
     ) -> Result<Segmentation, M::Error> {
         let embedding = model.encode(image)?;
         let fields = model.fields(&embedding)?;
-        self.run_with_fields(model, &embedding, &fields, progress)
+        let boxes = self.boxes_of(model, &embedding)?;
+        self.run_with_fields(model, &embedding, &fields, boxes.as_deref(), progress)
     }
 
-    /// Segments an image whose embedding and maps are at hand. The result has the size of the maps.
+    /// The boxes that a network proposes in an encoded image, if these settings take them.
+    ///
+    /// # Errors
+    /// Whatever the network reports.
+    pub fn boxes_of<M: FieldModel>(
+        &self,
+        model: &M,
+        embedding: &M::Embedding,
+    ) -> Result<Option<Vec<ProposedBox>>, M::Error> {
+        if self.prompt_source.takes_boxes() { model.boxes(embedding) } else { Ok(None) }
+    }
+
+    /// Segments an image whose embedding, maps and boxes ([`Apg::boxes_of`]) are at hand. The result has the size of the maps.
     ///
     /// # Errors
     /// Whatever the network reports.
@@ -248,9 +263,10 @@ impl Apg {
         model: &M,
         embedding: &M::Embedding,
         fields: &Fields,
+        boxes: Option<&[ProposedBox]>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Segmentation, M::Error> {
-        let derived = self.derive_prompts(fields);
+        let derived = self.derive_prompts(fields, boxes);
         let proposals = self.propose(model, embedding, fields.size, &derived, progress)?;
         Ok(self.merge(fields.size, proposals))
     }
@@ -309,7 +325,7 @@ impl Apg {
         self.paint(size, &self.suppress(proposals))
     }
 
-    /// The objects of a tile of an image, in the image's frame; `embedding` and `fields` are those of the tile with its halo. Prompts
+    /// The objects of a tile of an image, in the image's frame; `embedding`, `fields` and `boxes` are those of the tile with its halo. Prompts
     /// are those the tile keeps; their masks reach as far as the tile sees.
     ///
     /// # Errors
@@ -319,11 +335,12 @@ impl Apg {
         model: &M,
         embedding: &M::Embedding,
         fields: &Fields,
+        boxes: Option<&[ProposedBox]>,
         tile: &Tile,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Found>, M::Error> {
         let (dy, dx) = (tile.outer.y0, tile.outer.x0);
-        let mut prompts = self.derive_prompts(fields);
+        let mut prompts = self.derive_prompts(fields, boxes);
         prompts.retain(|prompt| keeps(tile, [prompt.point[0] + dy, prompt.point[1] + dx]));
         let proposals = self.propose(model, embedding, fields.size, &prompts, progress)?;
         Ok(self.found(proposals, tile))
@@ -375,8 +392,8 @@ impl Apg {
     ///
     /// # Panics
     /// When a map does not hold `h * w` samples.
-    pub fn derive_prompts(&self, fields: &Fields) -> Vec<DerivedPrompt> {
-        let boxes = fields.boxes.as_ref().filter(|_| self.prompt_source.takes_boxes());
+    pub fn derive_prompts(&self, fields: &Fields, boxes: Option<&[ProposedBox]>) -> Vec<DerivedPrompt> {
+        let boxes = boxes.filter(|_| self.prompt_source.takes_boxes());
         let mut prompts = boxes.map_or_else(Vec::new, |boxes| self.prompts_of_boxes(boxes));
         if boxes.is_none() || self.prompt_source != PromptSource::Boxes {
             prompts.extend(self.prompts_of_maps(fields));
@@ -422,9 +439,11 @@ impl Apg {
         let rated: Vec<ProposedBox> =
             boxes.iter().filter(|found| found.score >= self.box_score_thresh).copied().collect();
         let kept = proposed_box_nms(&rated, self.box_nms_thresh);
-        let points = kept.iter().map(|&index| rated[index].point);
-        let bounds = voted_boxes(&rated, &kept, BOX_AGREEMENT).into_iter();
-        let bounds = bounds.map(|bounds| Some(bounds).filter(|_| self.prompt_kind != PromptKind::Point));
+        let bounds = match self.prompt_kind {
+            PromptKind::Point => vec![None; kept.len()],
+            _ => voted_boxes(&rated, &kept, BOX_AGREEMENT).into_iter().map(Some).collect(),
+        };
+        let points = kept.into_iter().map(|index| rated[index].point);
         points.zip(bounds).map(|(point, bounds)| DerivedPrompt { point, bounds, seed_area_px: 1 }).collect()
     }
 
@@ -625,7 +644,7 @@ mod tests {
     }
 
     fn points(apg: &Apg, fields: &Fields) -> Vec<[u32; 2]> {
-        apg.derive_prompts(fields).into_iter().map(|prompt| prompt.point).collect()
+        apg.derive_prompts(fields, None).into_iter().map(|prompt| prompt.point).collect()
     }
 
     /// Maps in which every object of a drawing is a component.
@@ -636,7 +655,6 @@ mod tests {
             foreground: distance.iter().map(|distance| 1.0 - distance).collect(),
             center_distance: distance.clone(),
             boundary_distance: distance,
-            boxes: None,
         }
     }
 
@@ -725,7 +743,7 @@ mod tests {
             };
             let cores: Vec<bool> = (0..fields.foreground.len()).map(is_core).collect();
             let components = label_mask(fields.size, &cores, Connectivity::Four);
-            let (ours, theirs) = (Apg::default().derive_prompts(&fields), compat().derive_prompts(&fields));
+            let (ours, theirs) = (Apg::default().derive_prompts(&fields, None), compat().derive_prompts(&fields, None));
             assert_eq!(ours.len(), components.max_id() as usize);
             for (index, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
                 assert_eq!(components.at(ours.point[0], ours.point[1]), index as u32 + 1);
@@ -760,12 +778,11 @@ mod tests {
             foreground: row.iter().map(|&d| if d < 0.8 { 1.0 } else { 0.0 }).collect(),
             center_distance: vec![0.0; 9],
             boundary_distance: row.to_vec(),
-            boxes: None,
         };
-        assert_eq!(Apg::default().derive_prompts(&fields).len(), 1);
+        assert_eq!(Apg::default().derive_prompts(&fields, None).len(), 1);
         let maxima = Apg { prompt_source: PromptSource::BoundaryMaxima, maxima_distance_px: 2, ..Apg::default() };
         assert_eq!(points(&maxima, &fields), [[0, 2], [0, 6]]);
-        let boxes = Apg { prompt_kind: PromptKind::Box, ..maxima }.derive_prompts(&fields);
+        let boxes = Apg { prompt_kind: PromptKind::Box, ..maxima }.derive_prompts(&fields, None);
         assert_eq!(boxes[0].bounds.map(|bounds| bounds.x0), Some(1.0));
         assert_eq!(boxes[1].bounds.map(|bounds| bounds.x1), Some(7.0));
     }
@@ -774,31 +791,32 @@ mod tests {
     fn touching_objects_have_a_proposed_box_each() {
         // Two discs that overlap: one component of the maps.
         let model = ScriptedModel::new(SIZE, &[(48.0, 50.0, 12.0), (48.0, 68.0, 12.0), (20.0, 110.0, 9.0)]);
-        let mut fields = model.fields(&model.encode(&model.image()).unwrap()).unwrap();
+        let embedding = model.encode(&model.image()).unwrap();
+        let mut fields = model.fields(&embedding).unwrap();
+        let proposed = model.boxes(&embedding).unwrap();
         fields.center_distance.iter_mut().for_each(|distance| *distance = 0.0);
         fields.boundary_distance.iter_mut().for_each(|distance| *distance = 0.0);
+        let derive = |apg: Apg| apg.derive_prompts(&fields, proposed.as_deref());
         let boxes = Apg { prompt_source: PromptSource::Boxes, prompt_kind: PromptKind::PointAndBox, ..Apg::default() };
-        assert_eq!(Apg { prompt_source: PromptSource::Components, ..boxes.clone() }.derive_prompts(&fields).len(), 2);
-        let derived = boxes.derive_prompts(&fields);
+        assert_eq!(derive(Apg { prompt_source: PromptSource::Components, ..boxes.clone() }).len(), 2);
+        let derived = derive(boxes.clone());
         assert_eq!(derived.iter().map(|prompt| prompt.point).collect::<Vec<_>>(), [[48, 50], [48, 68], [20, 110]]);
         // The mean of the right box and one that is a pixel off and rated lower.
         let bounds = derived[0].bounds.unwrap();
         let off = 0.64 / (0.81 + 0.64);
         assert!((bounds.y0 - 36.0 - off).abs() < 1e-4 && (bounds.x1 - 62.0 - off).abs() < 1e-4, "{bounds:?}");
 
-        let low = Apg { box_score_thresh: 0.1, ..boxes.clone() }.derive_prompts(&fields);
+        let low = derive(Apg { box_score_thresh: 0.1, ..boxes.clone() });
         assert_eq!(low.len(), 4, "the small box overlaps little");
-        let loose = Apg { box_nms_thresh: 0.99, ..boxes.clone() }.derive_prompts(&fields);
+        let loose = derive(Apg { box_nms_thresh: 0.99, ..boxes.clone() });
         assert_eq!(loose.len(), 6);
-        let points = Apg { prompt_kind: PromptKind::Point, ..boxes.clone() }.derive_prompts(&fields);
+        let points = derive(Apg { prompt_kind: PromptKind::Point, ..boxes.clone() });
         assert!(points.iter().all(|prompt| prompt.bounds.is_none()));
-        let both = Apg { prompt_source: PromptSource::BoxesAndComponents, ..boxes.clone() }.derive_prompts(&fields);
+        let both = derive(Apg { prompt_source: PromptSource::BoxesAndComponents, ..boxes.clone() });
         assert_eq!(both.len(), 5);
         // Maps that come without boxes.
-        fields.boxes = None;
-        assert_eq!(boxes.derive_prompts(&fields).len(), 2);
-        fields.boxes = Some(Vec::new());
-        assert!(boxes.derive_prompts(&fields).is_empty());
+        assert_eq!(boxes.derive_prompts(&fields, None).len(), 2);
+        assert!(boxes.derive_prompts(&fields, Some(&[])).is_empty());
     }
 
     #[test]
@@ -807,7 +825,7 @@ mod tests {
         let fields = model.fields(&model.encode(&model.image()).unwrap()).unwrap();
         let apg = Apg { prompt_kind: PromptKind::PointAndBox, ..Apg::default() };
         let truth = model.truth().extents();
-        let derived = apg.derive_prompts(&fields);
+        let derived = apg.derive_prompts(&fields, None);
         assert_eq!(derived.len(), 2);
         for (prompt, (area, rect)) in derived.iter().zip(truth) {
             let bounds = prompt.bounds.unwrap();
@@ -819,7 +837,10 @@ mod tests {
             assert!(prompt.to_prompt(PromptKind::Box).points.is_empty());
             assert!(prompt.to_prompt(PromptKind::Point).bounds.is_none());
         }
-        assert!(Apg::default().derive_prompts(&fields)[0].bounds.is_none(), "no watershed where no box is asked for");
+        assert!(
+            Apg::default().derive_prompts(&fields, None)[0].bounds.is_none(),
+            "no watershed where no box is asked for"
+        );
     }
 
     /// The proposals of `parity/apg.py`.

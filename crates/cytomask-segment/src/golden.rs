@@ -54,7 +54,7 @@ impl Golden {
         let mut maps =
             bytes.chunks_exact(shape[1] * shape[2]).map(|map| map.iter().map(|&b| f32::from(b) / 255.0).collect());
         let mut next = || maps.next().unwrap();
-        Fields { size, foreground: next(), center_distance: next(), boundary_distance: next(), boxes: None }
+        Fields { size, foreground: next(), center_distance: next(), boundary_distance: next() }
     }
 }
 

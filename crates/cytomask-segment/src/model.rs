@@ -109,9 +109,6 @@ pub struct Fields {
     pub center_distance: Vec<f32>,
     /// Distance to the boundary, inverted: 0 at the inner ridge, 1 at the boundary and in the background.
     pub boundary_distance: Vec<f32>,
-    /// Boxes of objects that the network itself proposes, many for each object, in any order. `None` for a network without a box
-    /// decoder, and for maps made elsewhere.
-    pub boxes: Option<Vec<ProposedBox>>,
 }
 
 /// A box in which a network sees an object, in the frame of the image.
@@ -132,4 +129,13 @@ pub trait FieldModel: PromptModel {
     /// # Errors
     /// Whatever the network reports.
     fn fields(&self, embedding: &Self::Embedding) -> Result<Fields, Self::Error>;
+
+    /// The boxes of objects that the network itself proposes in an encoded image, many for each object, in any order. `None` for a
+    /// network without a box decoder.
+    ///
+    /// # Errors
+    /// Whatever the network reports.
+    fn boxes(&self, _embedding: &Self::Embedding) -> Result<Option<Vec<ProposedBox>>, Self::Error> {
+        Ok(None)
+    }
 }

@@ -79,7 +79,6 @@ mod tests {
             foreground: vec![0.0; pixels],
             center_distance: vec![1.0; pixels],
             boundary_distance: vec![1.0; pixels],
-            boxes: None,
         };
         for &(y0, x0, side) in squares {
             for y in 0..side {

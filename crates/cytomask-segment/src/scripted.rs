@@ -177,7 +177,7 @@ impl ScriptedModel {
 
     /// For each disc whose centre the crop shows the right box, and a worse rated one a pixel off; for the first also a box of
     /// half its side that is rated low.
-    fn boxes(&self, at: &ScriptedEmbedding) -> Vec<ProposedBox> {
+    fn proposed_boxes(&self, at: &ScriptedEmbedding) -> Vec<ProposedBox> {
         let mut boxes = Vec::new();
         for (index, disc) in self.discs.iter().enumerate() {
             let (y, x) = (disc.y - at.origin[0], disc.x - at.origin[1]);
@@ -301,8 +301,11 @@ impl FieldModel for ScriptedModel {
             foreground: depth.iter().map(|&depth| if depth < 1.0 { 1.0 } else { 0.0 }).collect(),
             center_distance: depth.clone(),
             boundary_distance: depth,
-            boxes: Some(self.boxes(embedding)),
         })
+    }
+
+    fn boxes(&self, embedding: &Self::Embedding) -> Result<Option<Vec<ProposedBox>>, Self::Error> {
+        Ok(Some(self.proposed_boxes(embedding)))
     }
 }
 

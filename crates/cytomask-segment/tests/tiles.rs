@@ -42,7 +42,7 @@ impl Method {
         let quiet = &mut |_, _| {};
         match self {
             Self::Ais(ais) => ais.tile(&model.fields(&at).unwrap(), tile, SIZE),
-            Self::Apg(apg) => apg.tile(model, &at, &model.fields(&at).unwrap(), tile, quiet).unwrap(),
+            Self::Apg(apg) => apg.tile(model, &at, &model.fields(&at).unwrap(), None, tile, quiet).unwrap(),
             Self::Amg(amg) => amg.tile(model, &pixels, &at, tile, SIZE, quiet).unwrap(),
             Self::Prompted(prompted, prompts) => {
                 let mine = |index: &usize| {

@@ -3,6 +3,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{sigmoid, softplus};
+use cytomask_models::cytomask_t::box_edges;
 
 /// Keeps the Dice denominator away from zero; torch-em's value.
 const DICE_EPSILON: f32 = 1e-7;
@@ -63,7 +64,7 @@ pub fn prompted_mask_loss(logits: Tensor<4>, predicted_iou: Tensor<2>, truth: Te
 /// - `edges`, `weights`: `[N, 4, h, w]` and `[N, 1, h, w]`, of [`crate::targets::box_targets`].
 /// - returns `[1]`.
 pub fn box_loss(raw: Tensor<4>, edges: Tensor<4>, weights: Tensor<4>) -> Tensor<1> {
-    let (_, found) = cytomask_models::cytomask_t::edges(raw.clone());
+    let (_, found) = box_edges(raw.clone());
     let part = |of: &Tensor<4>, index: usize| of.clone().narrow(1, index, 1);
     let side = |of: &Tensor<4>, axis: usize| part(of, axis + 2) - part(of, axis);
     let area = |of: &Tensor<4>| side(of, 0) * side(of, 1);

@@ -61,8 +61,10 @@ pub(crate) fn losses<N: Trainable>(
     let maps = match wanted.maps {
         true => {
             let loss = losses::distance_map_loss(network.maps(&features)?, targets_of(crops, device));
-            let boxes = network.boxes(&features).map(|raw| box_loss_of(raw, crops, device) * BOX_WEIGHT);
-            Some(boxes.into_iter().fold(loss, |sum, boxes| sum + boxes))
+            Some(match network.boxes(&features) {
+                Some(raw) => loss + box_loss_of(raw, crops, device) * BOX_WEIGHT,
+                None => loss,
+            })
         }
         false => None,
     };

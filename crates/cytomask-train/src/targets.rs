@@ -62,13 +62,11 @@ pub fn box_targets(labels: &Labels, stride: u32) -> BoxTargets {
     let mut cells = vec![0_u32; rects.len() + 1];
     ids.iter().for_each(|&id| cells[id] += 1);
     let edges: [fn(&Rect) -> u32; 4] = [|rect| rect.x0, |rect| rect.y0, |rect| rect.x1, |rect| rect.y1];
-    let edge = |of: fn(&Rect) -> u32, id: usize| if id == 0 { 0.0 } else { of(&rects[id - 1]) as f32 };
+    let at_cells = |edge: fn(&Rect) -> u32| -> Vec<f32> {
+        ids.iter().map(|&id| if id == 0 { 0.0 } else { edge(&rects[id - 1]) as f32 }).collect()
+    };
     BoxTargets {
-        edges: edges
-            .into_iter()
-            .flat_map(|of| ids.iter().map(move |&id| (of, id)))
-            .map(|(of, id)| edge(of, id))
-            .collect(),
+        edges: edges.into_iter().flat_map(at_cells).collect(),
         weights: ids.iter().map(|&id| if id == 0 { 0.0 } else { 1.0 / (cells[id] as f32).sqrt() }).collect(),
     }
 }

@@ -155,7 +155,9 @@ where
     let embedding = predictor.encode(&sample.image).map_err(failed)?;
     let fields = predictor.fields(&embedding).map_err(failed)?;
     let ais = Some(msa(sample, &Ais::default().segment(&fields).labels)?);
-    let found = apg.run_with_fields(predictor, &embedding, &fields, &mut |_, _| {}).map_err(failed)?.labels;
+    let boxes = apg.boxes_of(predictor, &embedding).map_err(failed)?;
+    let found = apg.run_with_fields(predictor, &embedding, &fields, boxes.as_deref(), &mut |_, _| {});
+    let found = found.map_err(failed)?.labels;
     let scores = Validation { ais, apg: Some(msa(sample, &found)?), ..Validation::default() };
     Ok(Scored { scores, found: Some(found) })
 }
@@ -166,10 +168,7 @@ fn score_boxes(predictor: &SamPredictor, sample: &Sample) -> Result<Validation, 
         .zip(&extents)
         .filter(|(_, (area, _))| *area >= MIN_OBJECT_PX)
         .take(BOXED_OBJECTS)
-        .map(|(id, (_, rect))| {
-            let last = |end: u32| end as f32 - 1.0;
-            (id, BoxPrompt { y0: rect.y0 as f32, x0: rect.x0 as f32, y1: last(rect.y1), x1: last(rect.x1) })
-        })
+        .map(|(id, (_, rect))| (id, BoxPrompt::from_rect(*rect)))
         .collect();
     if objects.is_empty() {
         return Ok(Validation::default());

@@ -183,8 +183,9 @@ impl Prepared {
     fn proposals(&self, groups: &[Vec<(usize, &Apg)>]) -> Result<Vec<Vec<Proposal>>, Error> {
         let Encoded { model, tiles } = self.encoded()?;
         let tile = &tiles[0];
-        // The maps first, so that no two threads compute them.
+        // Maps and boxes first, so that no two threads compute them.
         tile.fields(model)?;
+        groups.iter().try_for_each(|group| tile.boxes_for(group[0].1, model).map(|_| ()))?;
         let derived = groups
             .par_iter()
             .map(|group| job::tile_prompts(group[0].1, tile, model))

@@ -12,7 +12,7 @@ use cytomask_image::{Rect, Tile, tiles};
 use cytomask_models::{Embedding, Model};
 use cytomask_segment::apg::{DerivedPrompt, Proposal};
 use cytomask_segment::stitch::{Found, keeps};
-use cytomask_segment::{Apg, FieldModel, Fields, FlowFields, PromptModel, Segmentation};
+use cytomask_segment::{Apg, FieldModel, Fields, FlowFields, PromptModel, ProposedBox, Segmentation};
 
 use crate::flow_bands;
 use crate::large::prompts_in;
@@ -41,7 +41,8 @@ pub fn plan(size: [u32; 2], tile_shape: Option<[u32; 2]>, halo: [u32; 2]) -> Vec
     }
 }
 
-/// What a network knows of one tile, whatever the strategy and its settings: the embedding, and the decoder maps once asked for.
+/// What a network knows of one tile, whatever the strategy and its settings: the embedding, and the decoder maps and the boxes it
+/// proposes, each once asked for.
 #[derive(Debug)]
 pub struct TileFeatures {
     /// Where the tile lies in the image.
@@ -49,6 +50,7 @@ pub struct TileFeatures {
     /// Features of the tile with its halo.
     pub embedding: Embedding,
     fields: OnceLock<Fields>,
+    boxes: OnceLock<Option<Vec<ProposedBox>>>,
 }
 
 impl TileFeatures {
@@ -57,17 +59,33 @@ impl TileFeatures {
     /// # Errors
     /// Whatever the network reports.
     pub fn fields(&self, model: &Model) -> Result<&Fields, Error> {
-        if self.fields.get().is_none() {
-            // Two threads may both compute them; they come to the same.
-            let _ = self.fields.set(model.fields(&self.embedding)?);
+        known(&self.fields, || Ok(model.fields(&self.embedding)?))
+    }
+
+    /// The boxes that the network proposes in the tile with its halo, if `apg` takes any; computed when first asked for. Beside maps
+    /// made elsewhere there are none.
+    ///
+    /// # Errors
+    /// Whatever the network reports.
+    pub(crate) fn boxes_for(&self, apg: &Apg, model: &Model) -> Result<Option<&[ProposedBox]>, Error> {
+        if !apg.prompt_source.takes_boxes() {
+            return Ok(None);
         }
-        self.fields.get().ok_or_else(|| Error::new(ErrorKind::Model, "the decoder maps of a tile are missing"))
+        Ok(known(&self.boxes, || Ok(model.boxes(&self.embedding)?))?.as_deref())
     }
 
     /// Maps made elsewhere, of the tile with its halo, in place of the model's.
     #[must_use]
     fn with_fields(self, fields: Fields) -> Self {
-        Self { fields: OnceLock::from(fields), ..self }
+        Self { fields: OnceLock::from(fields), boxes: OnceLock::from(None), ..self }
+    }
+}
+
+/// What a cell holds, computed when there is nothing yet. Two threads may both compute it; they come to the same.
+fn known<T>(cell: &OnceLock<T>, compute: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
+    match cell.get() {
+        Some(known) => Ok(known),
+        None => compute().map(|new| cell.get_or_init(|| new)),
     }
 }
 
@@ -77,7 +95,7 @@ impl TileFeatures {
 /// Whatever the network reports.
 pub fn encode_tile(model: &Model, image: &dyn Pixels, tile: &Tile) -> Result<TileFeatures, Error> {
     let embedding = model.encode(&*image.read(tile.outer)?)?;
-    Ok(TileFeatures { tile: *tile, embedding, fields: OnceLock::new() })
+    Ok(TileFeatures { tile: *tile, embedding, fields: OnceLock::new(), boxes: OnceLock::new() })
 }
 
 /// Segments an encoded tile of `image`.
@@ -127,7 +145,10 @@ pub(crate) fn tile_objects(
     let (tile, embedding, size) = (&features.tile, &features.embedding, image.size());
     Ok(match strategy {
         Strategy::Ais(ais) => ais.tile(features.fields(model)?, tile, size),
-        Strategy::Apg(apg) => apg.tile(model, embedding, features.fields(model)?, tile, progress)?,
+        Strategy::Apg(apg) => {
+            let boxes = features.boxes_for(apg, model)?;
+            apg.tile(model, embedding, features.fields(model)?, boxes, tile, progress)?
+        }
         Strategy::Amg(amg) => amg.tile(model, &*image.read(tile.outer)?, embedding, tile, size, progress)?,
         // A network that predicts flows cuts images itself: there is one tile.
         Strategy::Flows(_) => {
@@ -172,7 +193,7 @@ fn with_given(features: TileFeatures, fields: Option<&Fields>) -> TileFeatures {
 /// Whatever the network reports.
 pub(crate) fn tile_prompts(apg: &Apg, features: &TileFeatures, model: &Model) -> Result<Vec<DerivedPrompt>, Error> {
     let tile = &features.tile;
-    let mut prompts = apg.derive_prompts(features.fields(model)?);
+    let mut prompts = apg.derive_prompts(features.fields(model)?, features.boxes_for(apg, model)?);
     let (dy, dx) = (tile.outer.y0, tile.outer.x0);
     prompts.retain(|prompt| keeps(tile, [prompt.point[0] + dy, prompt.point[1] + dx]));
     Ok(prompts)
@@ -274,7 +295,5 @@ fn crop_fields(fields: &Fields, rect: Rect) -> Fields {
         foreground: crop(&fields.foreground),
         center_distance: crop(&fields.center_distance),
         boundary_distance: crop(&fields.boundary_distance),
-        // Maps made elsewhere come without boxes.
-        boxes: None,
     }
 }

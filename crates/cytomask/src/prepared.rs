@@ -21,8 +21,8 @@ use crate::{Error, ErrorKind, Phase, Segmenter, Strategy};
 
 /// Three channels of four bytes.
 const PIXEL_BYTES: u64 = 12;
-/// Three maps, and the built-in model's features at strides 2 and 16.
-const FEATURE_BYTES: u64 = 12 + 36;
+/// Three maps, the built-in model's features at strides 2 and 16, and those its boxes come from, at strides 4 and 8.
+const FEATURE_BYTES: u64 = 12 + 36 + 32;
 /// SAM's embedding.
 const TILE_BYTES: u64 = 4 << 20;
 

@@ -10,7 +10,7 @@ use burn::{
 use cytomask_image::LogitFrame;
 use cytomask_segment::{BoxPrompt, ProposedBox};
 
-use super::config::CytomaskTConfig;
+use super::{config::CytomaskTConfig, model::in_image_frame};
 use crate::{
     layers::{Activation, Conv2d, ConvBn, upsample2},
     loading::values,
@@ -37,6 +37,26 @@ pub struct BoxDecoder {
     pub out_conv: Conv2d,
 }
 
+/// What the decoder starts from.
+#[derive(Clone, Debug)]
+pub struct BoxTaps {
+    /// `[N, 256, H / 16, W / 16]`, the embedding.
+    t16: Tensor<4>,
+    /// Of the encoder, stride 8.
+    t8: Tensor<4>,
+    /// Of the encoder, stride 4.
+    t4: Tensor<4>,
+    /// Of the instance decoder, stride 4.
+    f4: Tensor<4>,
+}
+
+impl BoxTaps {
+    /// Of the encoder's taps and [`super::InstanceFeatures::f4`].
+    pub fn new(taps: &TinyVitTaps, f4: &Tensor<4>) -> Self {
+        Self { t16: taps.embedding.clone(), t8: taps.t8.clone(), t4: taps.t4.clone(), f4: f4.clone() }
+    }
+}
+
 impl BoxDecoder {
     /// Placeholder values; see [`crate::loading`].
     pub fn new(config: &CytomaskTConfig, device: &Device) -> Self {
@@ -52,16 +72,17 @@ impl BoxDecoder {
     }
 
     /// # Shapes
-    /// taps of `[N, 3, H, W]`, `f4` of the instance decoder → `[N, 5, H / 4, W / 4]`: the logit of the rating, and the logarithms of
-    /// the distances to the left, top, right and bottom edge in units of 16 pixels
-    pub fn forward(&self, taps: &TinyVitTaps, f4: Tensor<4>) -> Tensor<4> {
+    /// taps of `[N, 3, H, W]` → `[N, 5, H / 4, W / 4]`: the logit of the rating, and the logarithms of the distances to the left, top,
+    /// right and bottom edge in units of 16 pixels
+    pub fn forward(&self, BoxTaps { t16, t8, t4, f4 }: &BoxTaps) -> Tensor<4> {
         let level = |index: usize, x: Tensor<4>| {
             self.blocks[index].iter().fold(x, |x, block| block.forward_then(x, Activation::Relu))
         };
-        let at16 = level(0, self.lateral[0].forward(taps.embedding.clone()));
-        let at8 = level(1, upsample2(at16) + self.lateral[1].forward(taps.t8.clone()));
-        let at4 = upsample2(at8) + self.lateral[2].forward(taps.t4.clone()) + self.lateral[3].forward(f4);
-        self.out_conv.forward(level(2, at4))
+        let skip = |index: usize, tap: &Tensor<4>| self.lateral[index].forward(tap.clone());
+        let at16 = level(0, skip(0, t16));
+        let at8 = level(1, upsample2(at16) + skip(1, t8));
+        let at4 = level(2, upsample2(at8) + skip(2, t4) + skip(3, f4));
+        self.out_conv.forward(at4)
     }
 }
 
@@ -70,7 +91,7 @@ impl BoxDecoder {
 /// # Shapes
 /// `[N, 5, h, w]` → ratings `[N, 1, h, w]`, 0–1, and edges `[N, 4, h, w]`: left, top, right, bottom, in pixels of the input from the
 /// outer edge of its first pixel
-pub fn edges(raw: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+pub fn box_edges(raw: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
     let [_, _, h, w] = raw.dims();
     let device = raw.device();
     let distance = raw.clone().narrow(1, 1, 4).clamp(LOG_DISTANCE[0], LOG_DISTANCE[1]).exp() * UNIT_PX;
@@ -86,16 +107,13 @@ pub fn edges(raw: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
 ///
 /// # Shapes
 /// `raw` `[1, 5, h, w]`, from [`BoxDecoder::forward`]
-pub(super) fn proposed_boxes(raw: &Tensor<4>, frame: &LogitFrame) -> Vec<ProposedBox> {
+pub(super) fn proposed_boxes(raw: Tensor<4>, frame: &LogitFrame) -> Vec<ProposedBox> {
     let [_, _, h, w] = raw.dims();
-    let (score, edges) = edges(raw.clone());
+    let (score, edges) = box_edges(raw);
     let (score, edges) = (values(score), values(edges));
     let [input_h, input_w] = frame.input.map(|side| side as f32);
-    let shown = frame.input.map(|side| (side as usize).div_ceil(BOX_STRIDE));
-    let (rows, columns) = (h.min(shown[0]), w.min(shown[1]));
-    // Pixel centres lie at whole numbers on both sides, and centres map to centres, as for prompts.
-    let factor = [0, 1].map(|axis| frame.image[axis] as f32 / frame.input[axis] as f32);
-    let to_image = |at: f32, axis: usize| (at + 0.5) * factor[axis] - 0.5;
+    let [rows, columns] = frame.input.map(|side| (side as usize).div_ceil(BOX_STRIDE));
+    let to_image = |at: f32, axis: usize| in_image_frame(at, axis, frame);
     let mut boxes = Vec::new();
     for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
         let cell = row * w + column;

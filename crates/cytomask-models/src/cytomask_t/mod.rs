@@ -15,7 +15,7 @@ pub mod scale;
 mod tests;
 mod window;
 
-pub use box_decoder::{BOX_STRIDE, BoxDecoder, edges};
+pub use box_decoder::{BOX_STRIDE, BoxDecoder, BoxTaps, box_edges};
 pub use config::{CYTOMASK_T, CytomaskTConfig, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD};
 pub use instance_decoder::{InstanceDecoder, InstanceFeatures};
 pub use mask_refiner::MaskRefiner;

@@ -8,10 +8,10 @@ use burn::{
 };
 use cytomask_image::{LogitFrame, LogitMap, Rgb};
 use cytomask_segment::object_size::object_areas;
-use cytomask_segment::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel};
+use cytomask_segment::{BoxPrompt, Candidate, FieldModel, Fields, PointPrompt, Prompt, PromptModel, ProposedBox};
 
 use super::{
-    box_decoder::{BoxDecoder, proposed_boxes},
+    box_decoder::{BoxDecoder, BoxTaps, proposed_boxes},
     config::{CytomaskTConfig, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD},
     instance_decoder::InstanceDecoder,
     mask_refiner::MaskRefiner,
@@ -68,8 +68,8 @@ pub struct CytomaskTEmbedding {
     pub refiner_features: Tensor<4>,
     /// `[1, 3, H, W]`, 0–1.
     pub maps: Tensor<4>,
-    /// `[1, 5, H / 4, W / 4]`, what the box decoder gives.
-    pub boxes: Option<Tensor<4>>,
+    /// What the box decoder starts from; it runs when it is asked.
+    pub box_taps: BoxTaps,
     /// Where the padded input lies over the image.
     pub frame: LogitFrame,
     /// For prompts without masks; computed with the first of them.
@@ -162,7 +162,7 @@ impl CytomaskT {
     pub fn encode_tensor(&self, pixels: Tensor<4>, frame: LogitFrame) -> Result<CytomaskTEmbedding, Error> {
         let taps = self.image_encoder.forward_with_taps(pixels.clone())?;
         let decoded = self.instance_decoder.forward(&taps, pixels);
-        let boxes = self.box_decoder.as_ref().map(|decoder| decoder.forward(&taps, decoded.f4.clone()));
+        let box_taps = BoxTaps::new(&taps, &decoded.f4);
         let refiner_features = self.mask_refiner.features(decoded.f4, decoded.f2);
         let [_, _, h, w] = taps.embedding.dims();
         Ok(CytomaskTEmbedding {
@@ -170,7 +170,7 @@ impl CytomaskT {
             positions: self.prompt_encoder.dense_positions([h, w], EMBEDDING_STRIDE, COORDINATE_EXTENT),
             refiner_features,
             maps: sigmoid(decoded.map_logits),
-            boxes,
+            box_taps,
             frame,
             prepared: OnceLock::new(),
         })
@@ -384,13 +384,12 @@ impl FieldModel for CytomaskT {
         let mut maps = maps.chunks_exact(pixels).map(|map| frame.map_to_image(frame.padded, map));
         let mut next =
             || maps.next().ok_or_else(|| Error::shape("maps", [1, 3, frame.padded[0], frame.padded[1]], pixels));
-        Ok(Fields {
-            size: frame.image,
-            foreground: next()?,
-            center_distance: next()?,
-            boundary_distance: next()?,
-            boxes: embedding.boxes.as_ref().map(|raw| proposed_boxes(raw, &frame)),
-        })
+        Ok(Fields { size: frame.image, foreground: next()?, center_distance: next()?, boundary_distance: next()? })
+    }
+
+    fn boxes(&self, embedding: &CytomaskTEmbedding) -> Result<Option<Vec<ProposedBox>>, Error> {
+        let raw = self.box_decoder.as_ref().map(|decoder| decoder.forward(&embedding.box_taps));
+        Ok(raw.map(|raw| proposed_boxes(raw, &embedding.frame)))
     }
 }
 
@@ -407,6 +406,12 @@ fn check(prompt: &Prompt) -> Result<(), &'static str> {
     let points = prompt.points.iter().flat_map(|point| [point.y, point.x]);
     let corners = prompt.bounds.iter().flat_map(|bounds| [bounds.y0, bounds.x0, bounds.y1, bounds.x1]);
     if points.chain(corners).all(f32::is_finite) { Ok(()) } else { Err("expected finite coordinates") }
+}
+
+/// A row (axis 0) or column from pixels of the resized input to image pixels: the inverse of what [`in_input_frame`] does to each.
+pub(super) fn in_image_frame(at: f32, axis: usize, frame: &LogitFrame) -> f32 {
+    let factor = frame.image[axis] as f32 / frame.input[axis] as f32;
+    (at + 0.5) * factor - 0.5
 }
 
 /// Points and box from image pixels to pixels of the resized input. Pixel centres are at whole numbers on both sides and centres

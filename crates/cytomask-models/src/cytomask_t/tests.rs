@@ -51,7 +51,7 @@ fn stages_equal_the_training_code() {
     let embedding = model.encode_tensor(pixels, frame).unwrap();
     golden.check("maps", embedding.maps.clone());
     golden.check("g", embedding.refiner_features.clone());
-    golden.check("boxes", embedding.boxes.clone().unwrap());
+    golden.check("boxes", model.box_decoder.as_ref().unwrap().forward(&embedding.box_taps));
 
     let prompts = [
         ("point", Prompt::point(31.0, 40.0)),
@@ -133,7 +133,7 @@ fn boxes_lie_on_the_image_at_any_scale() {
     raw[15 * w + 3] = 3.0;
     let raw = Tensor::from_data(TensorData::new(raw, [1, 5, h, w]), &device);
     let at = |image| LogitFrame { padded: [64, 96], input: [60, 90], image };
-    let found = proposed_boxes(&raw, &at([60, 90]));
+    let found = proposed_boxes(raw.clone(), &at([60, 90]));
     assert_eq!(found.len(), 1);
     // The middle of the cell is at 14 and 22 from the outer edges.
     let BoxPrompt { y0, x0, y1, x1 } = found[0].bounds;
@@ -141,7 +141,7 @@ fn boxes_lie_on_the_image_at_any_scale() {
     assert_eq!(found[0].point, [14, 22]);
     assert!((found[0].score - 0.9526).abs() < 1e-4);
     // The network saw the image enlarged to twice its size: a prompt comes back to the same pixels of the input.
-    let found = proposed_boxes(&raw, &at([30, 45]));
+    let found = proposed_boxes(raw, &at([30, 45]));
     let prompt = super::model::in_input_frame(&Prompt::bounds(found[0].bounds), &at([30, 45]));
     let BoxPrompt { y0, x0, y1, x1 } = prompt.bounds.unwrap();
     assert!([(y0, 10.0), (x0, 14.0), (y1, 25.0), (x1, 37.0)].iter().all(|(a, b)| (a - b).abs() < 1e-4), "{prompt:?}");
@@ -155,7 +155,7 @@ fn a_model_of_earlier_versions_proposes_no_boxes() {
     let source = Seeded::of(&whole, "");
     let model = CytomaskT::load(&CYTOMASK_T, &source, &Device::flex()).unwrap().with_options(fixed(1.0));
     assert!(model.box_decoder.is_none());
-    assert!(model.fields(&model.encode(&image([33, 33])).unwrap()).unwrap().boxes.is_none());
+    assert!(model.boxes(&model.encode(&image([33, 33])).unwrap()).unwrap().is_none());
 }
 
 /// The same scene at 1× and, enlarged beforehand, at ½: the network sees the same pixels, and a prompt must reach the same place.

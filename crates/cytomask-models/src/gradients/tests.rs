@@ -17,7 +17,7 @@ use cytomask_segment::{BoxPrompt, Prompt};
 use super::{by_framework, takes};
 use crate::{
     Precision,
-    cytomask_t::{CYTOMASK_T, CytomaskT, CytomaskTConfig},
+    cytomask_t::{BoxTaps, CYTOMASK_T, CytomaskT, CytomaskTConfig},
     layers::{self, Activation, MapAttention, Positions, QkvOrder},
     loading::values,
     sam::ImageEncoder,
@@ -264,7 +264,7 @@ fn the_whole_of_cytomask_t_agrees() {
         let images = made_up("images", [2, 3, 64, 96]);
         let taps = network.image_encoder.forward_with_taps(images.clone()).unwrap();
         let decoded = network.instance_decoder.forward(&taps, images);
-        let boxes = network.box_decoder.as_ref().unwrap().forward(&taps, decoded.f4.clone());
+        let boxes = network.box_decoder.as_ref().unwrap().forward(&BoxTaps::new(&taps, &decoded.f4));
         let refiner = network.mask_refiner.features(decoded.f4, decoded.f2);
         let mut loss = weighed("maps", sigmoid(decoded.map_logits)) + weighed("boxes", boxes);
         for image in 0..2 {

@@ -388,7 +388,6 @@ impl FieldModel for SamPredictor {
             foreground: map(0),
             center_distance: map(1),
             boundary_distance: map(2),
-            boxes: None,
         })
     }
 }

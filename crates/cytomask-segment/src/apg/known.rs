@@ -134,8 +134,9 @@ mod tests {
         let fields = model.fields(&embedding).unwrap();
         let mut known = KnownProposals::default();
         for apg in settings() {
-            let plain = apg.run_with_fields(&model, &embedding, &fields, &mut |_, _| ()).unwrap();
-            let prompts = apg.derive_prompts(&fields);
+            let boxes = apg.boxes_of(&model, &embedding).unwrap();
+            let plain = apg.run_with_fields(&model, &embedding, &fields, boxes.as_deref(), &mut |_, _| ()).unwrap();
+            let prompts = apg.derive_prompts(&fields, boxes.as_deref());
             let mut propose = || apg.propose_new(&model, &embedding, fields.size, &prompts, &mut known, &mut |_, _| ());
             let found = apg.merge(fields.size, propose().unwrap());
             assert_eq!((&found.labels, &found.objects), (&plain.labels, &plain.objects), "{apg:?}");
@@ -154,7 +155,7 @@ mod tests {
         for (index, min_size) in [0, 25, 50, 100, 200].into_iter().enumerate() {
             let apg = Apg { min_size, nms_threshold: 0.5 + 0.1 * index as f32, ..Apg::default() };
             assert_eq!(apg.proposing(), Apg::default().proposing());
-            let prompts = apg.derive_prompts(&fields);
+            let prompts = apg.derive_prompts(&fields, None);
             apg.propose_new(&model, &embedding, fields.size, &prompts, &mut known, &mut |_, _| ()).unwrap();
             decoded = decoded.max(prompts.len());
         }

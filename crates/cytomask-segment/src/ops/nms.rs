@@ -2,8 +2,9 @@
 //!
 //! The highest score is kept, everything that overlaps it by more than the threshold is dropped, and so on down the scores.
 //! [`box_nms`] gives what `torchvision.ops.nms` gives on SAM's boxes, [`mask_nms`] what µSAM's `apply_nms`
-//! (`micro_sam/util.py`) gives on masks, [`proposed_box_nms`] works on boxes that networks propose. All look only at neighbours, through a grid of cells over the boxes, so that the time
-//! grows with the number of touching pairs and not with the square of the number of objects.
+//! (`micro_sam/util.py`) gives on masks; [`proposed_box_nms`] and [`voted_boxes`] work on boxes that networks propose. All look only
+//! at neighbours, through a grid of cells over the boxes, so that the time grows with the number of touching pairs and not with the
+//! square of the number of objects.
 //!
 //! Scores are taken in descending order; equal scores keep their input order (upstream's order of equal scores is
 //! unspecified) and NaN comes last. Overlaps are divided in `f32`, as upstream divides them, because a threshold such as 0.7 may
@@ -113,7 +114,7 @@ pub fn voted_boxes(boxes: &[ProposedBox], chosen: &[usize], agreement: f64) -> V
     let mut cells = Cells::new(&rects);
     rects.iter().enumerate().for_each(|(index, rect)| cells.insert(rect, index as u32));
     let mut asked = vec![usize::MAX; boxes.len()];
-    let mut voted = |&index: &usize| {
+    let voted = |&index: &usize| {
         let own = &boxes[index].bounds;
         let (mut sum, mut total) = ([0.0_f64; 4], 0.0);
         for &other in cells.covering(&rects[index]).flat_map(|cell| &cells.items[cell]) {
@@ -134,7 +135,7 @@ pub fn voted_boxes(boxes: &[ProposedBox], chosen: &[usize], agreement: f64) -> V
             *own
         }
     };
-    chosen.iter().map(&mut voted).collect()
+    chosen.iter().map(voted).collect()
 }
 
 /// The pixels a box touches.
@@ -231,6 +232,7 @@ impl Cells {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scripted::Disc;
 
     fn proposed(y0: f32, x0: f32, y1: f32, x1: f32, score: f32) -> ProposedBox {
         ProposedBox { bounds: BoxPrompt { y0, x0, y1, x1 }, point: [0, 0], score }
@@ -255,7 +257,6 @@ mod tests {
         assert_eq!(voted_boxes(&boxes, &[0], 1.0), [boxes[0].bounds], "nothing agrees more than fully");
         assert!(proposed_box_nms(&[], 0.5).is_empty());
     }
-    use crate::scripted::Disc;
 
     /// Deterministic numbers in `0..bound`.
     struct Random(u64);

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor, TensorData};
 use cytomask_image::Rgb;
-use cytomask_models::cytomask_t::{CytomaskT, InstanceFeatures, PIXEL_MEAN, PIXEL_STD};
+use cytomask_models::cytomask_t::{BoxTaps, CytomaskT, InstanceFeatures, PIXEL_MEAN, PIXEL_STD};
 use cytomask_models::layers::resize_bilinear;
 use cytomask_models::tiny_vit::TinyVitTaps;
 use cytomask_segment::Prompt;
@@ -26,8 +26,7 @@ pub(crate) struct Features {
     refiner: Tensor<4>,
     /// `[N, 3, H, W]`, 0–1.
     maps: Tensor<4>,
-    /// `[N, 5, H / 4, W / 4]`
-    boxes: Option<Tensor<4>>,
+    box_taps: BoxTaps,
 }
 
 impl Trainable for CytomaskT {
@@ -42,9 +41,9 @@ impl Trainable for CytomaskT {
             self.image_encoder.forward_with_taps(images.clone()).map_err(failed)?
         };
         let InstanceFeatures { map_logits, f4, f2 } = self.instance_decoder.forward(&taps, images);
-        let boxes = self.box_decoder.as_ref().map(|decoder| decoder.forward(&taps, f4.clone()));
+        let box_taps = BoxTaps::new(&taps, &f4);
         let refiner = self.mask_refiner.features(f4, f2);
-        Ok(Features { embedding: taps.embedding, refiner, maps: sigmoid(map_logits), boxes })
+        Ok(Features { embedding: taps.embedding, refiner, maps: sigmoid(map_logits), box_taps })
     }
 
     fn maps(&self, features: &Features) -> Result<Tensor<4>, Error> {
@@ -52,7 +51,7 @@ impl Trainable for CytomaskT {
     }
 
     fn boxes(&self, features: &Features) -> Option<Tensor<4>> {
-        features.boxes.clone()
+        self.box_decoder.as_ref().map(|decoder| decoder.forward(&features.box_taps))
     }
 
     fn decode(&self, features: &Features, image: usize, query: &Query<'_>) -> Result<Decoded, Error> {
