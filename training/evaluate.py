@@ -5,6 +5,8 @@
 AIS: seeds from the centre and boundary distances, watershed of the smoothed boundary distance.
 APG: one prompt per AIS-style component: its point (maximum of the distance to the component's
 border), its box (bounding box of the watershed instance) or both; score filter, mask NMS, painting.
+true_box, true_point: prompts of the true objects instead, --jitter moves each edge of the boxes at random; found_box: of
+those true objects alone that the point of some component lies in.  What limits APG (docs/decisions/0051-proposed-boxes.md).
 The prompts are decoded on local windows of the embedding (the size of the training crops or larger
 for large objects), which costs the same for any image size.
 
@@ -182,6 +184,31 @@ class Segmenter:
             ids.append(i + 1)
         return np.array(points, np.float32).reshape(-1, 2), np.array(boxes, np.float32).reshape(-1, 4), ids
 
+    def derive_true(self, f, true, only_found):
+        """The same of the true objects: the deepest pixel and the bounding box, in the frame of the features."""
+        rng, scale = np.random.default_rng(0), f["scale"]
+        found = set()
+        if only_found:
+            at = np.minimum((self.derive(f)[0] + 0.5) / scale, np.array(true.shape)[::-1] - 1).astype(int)
+            found = set(true[at[:, 1], at[:, 0]])
+        points, boxes, ids = [], [], []
+        for i, sl in enumerate(ndi.find_objects(true)):
+            if sl is None or only_found and i + 1 not in found:
+                continue
+            depth = ndi.distance_transform_edt(np.pad(true[sl] == i + 1, 1))[1:-1, 1:-1]
+            y, x = np.unravel_index(depth.argmax(), depth.shape)
+            box = np.array([sl[1].start, sl[0].start, sl[1].stop - 1, sl[0].stop - 1])
+            box = box + rng.normal(0, self.args.jitter, 4) * np.tile(box[2:] - box[:2] + 1, 2)
+            points.append((sl[1].start + x, sl[0].start + y))
+            boxes.append(box)
+            ids.append(i + 1)
+        into = lambda rows, n: (np.array(rows, np.float32).reshape(-1, n) + 0.5) * scale - 0.5
+        return into(points, 2), into(boxes, 4), ids
+
+    def prompted_true(self, f, mode, true):
+        points, boxes, ids = self.derive_true(f, true, mode.startswith("found"))
+        return list(zip(ids, self.prompt(f, mode.split("_")[1], points, boxes))) if ids else []
+
     def prompted(self, f, kind):
         """Logits of all components: list of (id, (y0, x0, logits, iou))."""
         points, boxes, ids = self.derive(f)
@@ -258,6 +285,7 @@ def main():
     ap.add_argument("--large", type=float, default=1e9)
     ap.add_argument("--scale", type=float, default=0, help="fixed scale instead of the rule")
     ap.add_argument("--multimask", action="store_true", help="best of tokens 1..3 for points instead of token 0")
+    ap.add_argument("--jitter", type=float, default=0, help="standard deviation of the true boxes' edges, share of the side")
     ap.add_argument("--stability", action="store_true", help="rank by IoU x stability")
     ap.add_argument("--no-refiner", action="store_true")
     ap.add_argument("--threads", type=int, default=1)
@@ -279,7 +307,10 @@ def main():
                 if mode == "ais":
                     scores.setdefault(mode, []).append(accuracies(seg.ais(f, true.shape), true))
                     continue
-                prompted = seg.prompted(f, mode.split("_")[1])
+                if mode.startswith("apg"):
+                    prompted = seg.prompted(f, mode.split("_")[1])
+                else:
+                    prompted = seg.prompted_true(f, mode, true)
                 for wgt in args.priors.split(","):
                     rec = seg.records(f, prompted, float(wgt))
                     for s in args.scores.split(","):
