@@ -69,6 +69,28 @@ def uneven(image, lab, rng):
     return np.clip(base + (image - base) * change, 0, 255).astype(np.float32)
 
 
+def defocus(image, lab, rng):
+    """Some objects dim and out of focus, as if they lay at another depth: their light spreads, their outlines stay.
+    image [h,w,3] in 0..255, one grey value a pixel, background dark."""
+    ids = np.flatnonzero(np.bincount(lab.ravel()))[1:] if lab.any() else np.zeros(0, int)
+    if not len(ids):
+        return image
+    chosen = np.zeros(int(lab.max()) + 1, np.float32)
+    chosen[ids] = rng.random(len(ids)) < rng.uniform(0.1, 0.6)
+    size = math.sqrt((lab > 0).sum() / len(ids))
+    gains = np.exp(rng.uniform(-1.6, 0.1, len(chosen))).astype(np.float32)
+    grey = image[..., 0]
+    base = np.percentile(grey[::4, ::4], 10).astype(np.float32)
+    light = grey - base
+    reach = 2 * max(2, round(size / 7)) + 1  # the light around an object goes with it
+    gain = ndi.maximum_filter((chosen * gains)[lab], reach) * ((lab == 0) | (chosen[lab] > 0))
+    taken = ndi.gaussian_filter((gain > 0).astype(np.float32), 1.5) * ((lab == 0) | (chosen[lab] > 0))
+    sigma = min(size * rng.uniform(0.04, 0.2), 8.0)
+    spread = ndi.gaussian_filter(light * gain, sigma)
+    out = base + light * (1 - taken) + spread
+    return np.repeat(np.clip(out, 0, 255).astype(np.float32)[..., None], 3, 2)
+
+
 def smooth_field(h, w, knots, rng):
     """Smooth random field [h,w], about -1..1: `knots` x `knots` normal numbers, interpolated."""
     field = torch.from_numpy(rng.standard_normal((1, 1, knots, knots)).astype(np.float32))
@@ -117,8 +139,8 @@ def overlay(a, b, rng):
 
 
 def haze(image, other, rng):
-    """Light of nuclei out of focus: a blurred dark field laid under another one.  Both [h,w,3] in 0..255."""
-    sigma = rng.uniform(3, 10)
+    """Light of nuclei far out of focus: a blurred dark field laid under another one.  Both [h,w,3] in 0..255."""
+    sigma = rng.uniform(6, 16)
     glow = ndi.gaussian_filter(other[..., 0], sigma) * rng.uniform(0.2, 0.9)
     return np.clip(image + glow[..., None], 0, 255).astype(np.float32)
 

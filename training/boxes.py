@@ -1,4 +1,4 @@
-"""Boxes of objects for cytomask-t's box decoder: targets, loss, and the proposals that come of its output.
+"""Boxes of objects for cytomask-t's box decoder: targets, loss, and its own boxes as prompts.
 
 A cell of stride 4 belongs to the object at its middle pixel.  Boxes are (x0, y0, x1, y1), edges in pixels of the input.
 Needs torch, numpy, scipy.
@@ -11,7 +11,7 @@ from scipy import ndimage as ndi
 
 from model import BOX_STRIDE, boxes_of
 
-MAX_CANDIDATES = 300
+LEAST_FIT = 0.15
 
 
 def box_targets(lab):
@@ -55,58 +55,33 @@ def box_loss(raw, target, weight):
     focal = (logit.sigmoid() - truth).square() * F.binary_cross_entropy_with_logits(logit, truth, reduction="none")
     # the cells of objects as above; the background's as if they were objects of its size
     fit = (focal * torch.where(inside, weight, weight.sum() / inside.sum().clamp_min(1))).sum() / total
-    return shape + 2 * fit, float((weight * iou).detach().sum() / total)
+    return shape + 2 * fit, (weight * iou).detach().sum() / total
 
 
-def suppress(boxes, scores, threshold, limit):
-    """Indices of the kept boxes [K,4], best first."""
-    order, kept = np.argsort(-scores, kind="stable"), []
-    x0, y0, x1, y1 = boxes.T
-    area = (x1 - x0) * (y1 - y0)
-    while len(order) and len(kept) < limit:
-        i, order = order[0], order[1:]
-        kept.append(i)
-        inter = np.clip(np.minimum(x1[i], x1[order]) - np.maximum(x0[i], x0[order]), 0, None) * \
-            np.clip(np.minimum(y1[i], y1[order]) - np.maximum(y0[i], y0[order]), 0, None)
-        order = order[inter <= threshold * (area[i] + area[order] - inter)]
-    return np.array(kept, np.int64)
-
-
-def proposals(raw, extent, least, threshold, limit=10000):
-    """Of one image: boxes [K,4] (cut to the extent [h,w]), points [K,2] (the cells, x and y) and fits [K]."""
-    fit, boxes = boxes_of(raw[None])
-    fit, boxes = fit[0].numpy(), boxes[0].numpy()
-    h, w = (-(-s // BOX_STRIDE) for s in extent)
-    fit, boxes = fit[:h, :w], boxes[:, :h, :w]
-    ys, xs = np.nonzero(fit > least)
-    scores, boxes = fit[ys, xs], boxes[:, ys, xs].T
-    boxes = np.clip(boxes, 0, [extent[1], extent[0]] * 2)
-    kept = suppress(boxes, scores, threshold, limit)
-    points = np.stack([xs, ys], 1)[kept] * BOX_STRIDE + (BOX_STRIDE - 1) / 2
-    return boxes[kept].reshape(-1, 4), points.astype(np.float32).reshape(-1, 2), scores[kept]
-
-
-def replace_prompts(batch, raw, slots, rng, share=0.5):
-    """Puts predicted boxes in place of `share` of the boxes of the prompt slots `slots`: each stands for the object it
-    overlaps most, if its IoU is above 0.4, else for none.  Boxes of prompts go from the first to the last pixel."""
-    raw = raw.detach().float()
-    for n in range(len(raw)):
-        lab = batch["label"][n].numpy()
-        boxes, points, fits = proposals(raw[n], lab.shape, 0.15, 0.7, MAX_CANDIDATES)
-        if not len(boxes):
-            continue
-        fits = fits.astype(np.float64)
-        target = batch["box_targets"][n].flatten(1).numpy().T
-        ids_at = lab[BOX_STRIDE // 2::BOX_STRIDE, BOX_STRIDE // 2::BOX_STRIDE].ravel()
-        known, first = np.unique(ids_at, return_index=True)
-        known, true = known[known > 0], target[first[known > 0]]
-        for j in slots:
-            if rng.random() >= share:
-                continue
-            k = int(rng.choice(len(boxes), p=fits**2 / (fits**2).sum()))
-            b = boxes[k]
-            iou = overlap(torch.from_numpy(b)[None].float(), torch.from_numpy(true).float(), 1)[0].numpy() if len(true) else np.zeros(1)
-            best = int(iou.argmax())
-            batch["boxes"][n, j] = torch.from_numpy(b - [0, 0, 1, 1])
-            batch["points"][n, j] = torch.from_numpy(points[k])
-            batch["ids"][n, j] = int(known[best]) if len(true) and iou[best] > 0.4 else 0
+def replace_prompts(batch, raw, slots, share=0.5):
+    """Puts boxes that the decoder proposes in place of `share` of the boxes of the prompt slots `slots`, a slice: cells are
+    drawn by their fit, each object as likely as another.  A box stands for the object it overlaps most, if its IoU is
+    above 0.4, else for none.  Boxes of prompts go from the first to the last pixel; points are the cells' middles."""
+    fit, boxes = boxes_of(raw.detach())
+    n, h, w = fit.shape
+    height, width = batch["label"].shape[1:]
+    high = torch.tensor([width, height, width, height], device=fit.device, dtype=boxes.dtype).view(4, 1)
+    boxes, fit = boxes.flatten(2).clamp_min(0).minimum(high), fit.flatten(1)
+    target, weight = batch["box_targets"].flatten(2), batch["box_weights"].flatten(1)
+    objects = (weight**2).sum(1, keepdim=True)
+    # a cell of an object counts as one of its cells, one of the background as if objects there had the mean size
+    per_cell = torch.where(weight > 0, weight**2, objects / (weight > 0).sum(1, keepdim=True).clamp_min(1))
+    chance = torch.where(fit > LEAST_FIT, fit**4, torch.zeros_like(fit)) * per_cell
+    count = slots.stop - slots.start
+    cells = torch.multinomial(chance + 1e-12, count, replacement=True)
+    chosen = boxes.gather(2, cells[:, None].expand(-1, 4, -1))
+    iou = overlap(chosen[..., None], target[:, :, None], 1)[0] * (weight > 0)[:, None]
+    best, where = iou.max(2)
+    middle = BOX_STRIDE // 2
+    ids = batch["label"][:, middle::BOX_STRIDE, middle::BOX_STRIDE].flatten(1).gather(1, where).to(batch["ids"].dtype)
+    own = (torch.rand(cells.shape, device=fit.device) < share) & (chance.gather(1, cells) > 0)
+    point = torch.stack([cells % w, cells // w], 2) * BOX_STRIDE + (BOX_STRIDE - 1) / 2
+    box = chosen.transpose(1, 2) - torch.tensor([0.0, 0, 1, 1], device=fit.device)
+    batch["boxes"][:, slots] = torch.where(own[..., None], box, batch["boxes"][:, slots])
+    batch["points"][:, slots] = torch.where(own[..., None], point, batch["points"][:, slots])
+    batch["ids"][:, slots] = torch.where(own, torch.where(best > 0.4, ids, torch.zeros_like(ids)), batch["ids"][:, slots])

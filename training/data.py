@@ -5,8 +5,10 @@ Needs numpy, scipy, scikit-image, tifffile, pillow, torch.
 Licence: MIT OR Apache-2.0.
 """
 import collections
+import functools
 import glob
 import math
+import multiprocessing
 import os
 import pickle
 import zlib
@@ -20,7 +22,7 @@ from scipy import ndimage as ndi
 from skimage.measure import label as connected, regionprops
 from skimage.segmentation import find_boundaries, watershed
 
-from augment import colour, haze, overlay, plant, shade, uneven, warp
+from augment import colour, defocus, haze, overlay, plant, shade, uneven, warp
 from boxes import box_targets
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -107,7 +109,7 @@ def is_val(name, fraction):
     return zlib.crc32(name.encode()) % 1000 < fraction * 1000
 
 
-def load_source(root, source, val_fraction=0.1, cache=None, log=print):
+def load_source(root, source, val_fraction=0.1, cache=None, workers=1, log=print):
     """Training items of a source (the validation images are left out).  `cache`: folder for a pickle."""
     file = os.path.join(cache, f"cache_{source}.pkl") if cache else None
     if file and os.path.exists(file):
@@ -117,7 +119,8 @@ def load_source(root, source, val_fraction=0.1, cache=None, log=print):
     paths = [p for p in paths if not is_val(os.path.basename(p)[:-4], val_fraction)]
     if not paths:
         raise FileNotFoundError(f"no images in {os.path.join(root, source)}")
-    items = [load_item(p, split_touching=source == "tnbc") for p in paths]
+    with multiprocessing.Pool(workers) as pool:
+        items = pool.map(functools.partial(load_item, split_touching=source == "tnbc"), paths, chunksize=4)
     items = [i for i in items if i["label"].any()]
     if file:
         with open(file, "wb") as f:
@@ -180,11 +183,13 @@ def warped_crop(item, size, rng):
 
 
 def crop(item, size, rng, other=None):
-    """An augmented crop: normalised image [3,s,s], label [s,s], distances [2,s,s], valid [h,w].  Objects of `other`,
-    a dark field like `item`, are put among its own, or shine through from another depth."""
+    """An augmented crop: image [3,s,s] (0..255, padded with the mean), label [s,s], distances [2,s,s], valid [h,w].  Objects
+    of `other`, a dark field like `item`, are put among its own, or shine through from another depth."""
     image, lab, dist = warped_crop(item, size, rng)
     if item["grey"] and rng.random() < 0.3:
         image = uneven(image, lab, rng)
+    if item["dark"] and rng.random() < 0.35:
+        image = defocus(image, lab, rng)
     if other is not None:
         second = warped_crop(other, size, rng)
         h, w = (min(a, b) for a, b in zip(lab.shape, second[1].shape))
@@ -199,11 +204,12 @@ def crop(item, size, rng, other=None):
         dist = distance_maps(lab)
     if rng.random() < 0.25:
         image = shade(image, rng)
-    image = (colour(image, item["grey"], rng) - MEAN) / STD
     oh, ow = lab.shape
+    padded = np.empty((3, size, size), np.uint8)
+    padded[:] = np.rint(MEAN).astype(np.uint8)[:, None, None]
+    padded[:, :oh, :ow] = np.rint(colour(image, item["grey"], rng)).transpose(2, 0, 1)
     pad = ((0, size - oh), (0, size - ow))
-    return (np.pad(image, pad + ((0, 0),)).transpose(2, 0, 1).astype(np.float32),
-            np.pad(lab, pad), np.pad(dist, ((0, 0),) + pad, constant_values=1.0), (oh, ow))
+    return padded, np.pad(lab, pad), np.pad(dist, ((0, 0),) + pad, constant_values=1.0), (oh, ow)
 
 
 # --------------------------------------------------------------------------------- prompts
@@ -261,7 +267,7 @@ def sample_prompts(lab, dist, extent, rng, min_area=16):
 
 
 class Crops(torch.utils.data.IterableDataset):
-    """Endless batches: dictionaries of stacked tensors."""
+    """Endless batches: dictionaries of stacked tensors.  Images are uint8; `to_device` makes numbers of them."""
 
     def __init__(self, sources, weights, shapes, seed):
         """`shapes`: (side of the crops, crops in a batch), one of which is drawn for each batch."""
@@ -272,7 +278,9 @@ class Crops(torch.utils.data.IterableDataset):
             kinds = collections.Counter(self.kind(i) for i in items)
             w = np.array([(i["label"].size / 65536) ** 0.35 * kinds[self.kind(i)] ** -0.5 for i in items])
             self.image_weights.append(np.cumsum(w / w.sum()))
-            self.dark.append(np.array([i["grey"] and np.median(i["image"]) < 70 for i in items]))
+            for i in items:
+                i["dark"] = i["grey"] and bool(np.median(i["image"]) < 70)
+            self.dark.append(np.array([i["dark"] for i in items]))
 
     @staticmethod
     def kind(item):
@@ -295,12 +303,23 @@ class Crops(torch.utils.data.IterableDataset):
                 break
         p, b, ids = sample_prompts(lab, dist, extent, rng)
         target, weight = box_targets(lab)
-        return dict(image=image, label=lab, dist=dist, points=p, boxes=b, ids=ids, box_targets=target, box_weights=weight)
+        return dict(image=image, label=lab.astype(np.int32), dist=dist.astype(np.float16), points=p, boxes=b, ids=ids,
+                    box_targets=target, box_weights=weight)
 
     def __iter__(self):
         torch.set_num_threads(1)
-        rng = np.random.default_rng(self.seed)
+        worker = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         while True:
             size, batch = self.shapes[rng.integers(len(self.shapes))]
             items = [self.one(size, rng) for _ in range(batch)]
             yield {k: torch.from_numpy(np.stack([i[k] for i in items])) for k in items[0]}
+
+
+def to_device(batch, device):
+    """A batch of `Crops` there, its images normalised [N,3,s,s] f32 and channels last."""
+    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    mean, std = (torch.from_numpy(a).to(device).view(1, 3, 1, 1) for a in (MEAN, STD))
+    batch["image"] = ((batch["image"].float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    batch["dist"] = batch["dist"].float()
+    return batch

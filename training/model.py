@@ -203,7 +203,7 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, xy):
         """`xy` in units of COORD_SCALE.  Always computed from the current matrix, in f32."""
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(xy.device.type, enabled=False):
             c = (2 * xy.float() - 1) @ self.positional_encoding_gaussian_matrix.float()
             c = 2 * math.pi * c
             return torch.cat([c.sin(), c.cos()], -1)
@@ -221,12 +221,14 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, 256)
 
     def dense_pe(self, h, w, offset=(0.0, 0.0)):
-        """[256, h, w]; `offset` = (x, y) in pixels."""
+        """[256, h, w]; `offset` = (x, y) in pixels, or a tensor [N, 2] of them for [N, 256, h, w]."""
         m = self.pe_layer.positional_encoding_gaussian_matrix
-        y = ((torch.arange(h, device=m.device) + 0.5) * STRIDE + offset[1]) / COORD_SCALE
-        x = ((torch.arange(w, device=m.device) + 0.5) * STRIDE + offset[0]) / COORD_SCALE
-        yy, xx = torch.meshgrid(y, x, indexing="ij")
-        return self.pe_layer(torch.stack([xx, yy], -1)).permute(2, 0, 1)
+        offset = torch.as_tensor(offset, device=m.device, dtype=torch.float32)[..., None]
+        y = ((torch.arange(h, device=m.device) + 0.5) * STRIDE + offset[..., 1, :]) / COORD_SCALE
+        x = ((torch.arange(w, device=m.device) + 0.5) * STRIDE + offset[..., 0, :]) / COORD_SCALE
+        shape = offset.shape[:-2] + (h, w)
+        grid = torch.stack([x[..., None, :].expand(shape), y[..., :, None].expand(shape)], -1)
+        return self.pe_layer(grid).movedim(-1, -3)
 
     def sparse(self, points=None, labels=None, boxes=None):
         """points [P,n,2] (x,y), labels [P,n] (1 positive, 0 negative, -1 padding), boxes [P,4] xyxy."""
@@ -417,8 +419,8 @@ def boxes_of(raw):
     raw = raw.float()
     h, w = raw.shape[2:]
     d = raw[:, 1:].clamp(-6, 5).exp() * BOX_UNIT
-    y = ((torch.arange(h) + 0.5) * BOX_STRIDE)[:, None]
-    x = (torch.arange(w) + 0.5) * BOX_STRIDE
+    y = ((torch.arange(h, device=raw.device) + 0.5) * BOX_STRIDE)[:, None]
+    x = (torch.arange(w, device=raw.device) + 0.5) * BOX_STRIDE
     boxes = torch.stack([x - d[:, 0], y - d[:, 1], x + d[:, 2], y + d[:, 3]], 1)
     return raw[:, 0].sigmoid(), boxes
 

@@ -1,4 +1,4 @@
-"""Trains cytomask-t, the embedded default model, on the CPU.
+"""Trains cytomask-t, the embedded default model, on the CPU or a GPU.
 
     python train_cytomask_t.py --data DATA --weights vit_t.safetensors --out RUN --steps 2950
     python train_cytomask_t.py --data DATA --continue-from RUN/state.pt --out RUN2 --steps 4500 --peak 0.6 --hold 0.65
@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from boxes import box_loss, replace_prompts
-from data import Crops, N_BOTH, N_BOX, N_POINT, load_source
+from data import Crops, N_BOTH, N_BOX, N_POINT, load_source, to_device
 from model import CytomaskT, STRIDE, export_state, init_from_sam, load_exported, up2
 
 RECIPE = ("TinyViT SAM + UNETR-style decoder + mask refiner + box decoder; crops of 224 to 320 px, AdamW, EMA, joint maps, "
@@ -74,8 +74,8 @@ def prompt_loss(model, taps, batch):
     g, emb = taps["g"], taps["t16"]
     n, _, h, w = emb.shape
     room = int((1024 - STRIDE * max(h, w)) // STRIDE)
-    offsets = torch.randint(0, room + 1, (n, 2)).float() * STRIDE
-    pe = torch.stack([model.prompt_encoder.dense_pe(h, w, o.tolist()) for o in offsets])
+    offsets = torch.randint(0, room + 1, (n, 2), device=emb.device).float() * STRIDE
+    pe = model.prompt_encoder.dense_pe(h, w, offsets)
     stats, parts, start = {}, [], 0
     for kind, count in (("point", N_POINT), ("box", N_BOX), ("both", N_BOTH)):
         sel = slice(start, start + count)
@@ -83,7 +83,7 @@ def prompt_loss(model, taps, batch):
         ids = batch["ids"][:, sel].reshape(-1)
         pts = (batch["points"][:, sel] + offsets[:, None]).reshape(-1, 1, 2)
         box = (batch["boxes"][:, sel] + offsets.repeat(1, 2)[:, None]).reshape(-1, 4)
-        lab = torch.ones(len(pts), 1)
+        lab = torch.ones(len(pts), 1, device=pts.device)
         sparse = model.prompt_encoder.sparse(
             pts if kind != "box" else None, lab if kind != "box" else None, box if kind != "point" else None)
         low, iou, weights = model.decode(emb.repeat_interleave(count, 0), pe.repeat_interleave(count, 0), sparse)
@@ -99,9 +99,9 @@ def prompt_loss(model, taps, batch):
         per = loss[:, 0] if k == 1 else loss[:, 0] + loss[:, 1:].min(1).values
         actual = true_iou(high, t2)
         parts.append((per * real).sum() / len(ids) / (1 if k == 1 else 2) + 2 * ((iou - actual) ** 2).mean())
-        stats[kind] = float((actual[:, 0] * real).sum() / real.sum().clamp_min(1))
+        stats[kind] = (actual[:, 0] * real).sum() / real.sum().clamp_min(1)
         if k == 4:
-            stats["point_best"] = float((actual[:, 1:].max(1).values * real).sum() / real.sum().clamp_min(1))
+            stats["point_best"] = (actual[:, 1:].max(1).values * real).sum() / real.sum().clamp_min(1)
     return sum(parts), stats
 
 
@@ -163,6 +163,8 @@ def main():
     ap.add_argument("--export-minutes", type=float, default=8)
     ap.add_argument("--threads-file", help="file with the number of threads, read at every step")
     ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--device", default="cpu", help="cpu or cuda")
+    ap.add_argument("--workers", type=int, default=1, help="processes that make crops")
     ap.add_argument("--bf16", action="store_true", help="autocast; faster with AMX, slower than f32 on many other CPUs: measure")
     ap.add_argument("--log-every", type=int, default=50)
     ap.add_argument("--resume", action="store_true")
@@ -179,11 +181,13 @@ def main():
         if args.continue_from.endswith(".safetensors"):
             model = load_exported(args.continue_from)
         else:
-            model.load_state_dict(torch.load(args.continue_from, weights_only=True)["ema"])
+            model.load_state_dict(torch.load(args.continue_from, weights_only=True, map_location="cpu")["ema"])
     if args.only_boxes:
         model.requires_grad_(False)
         model.box_decoder.requires_grad_(True)
-    model = model.to(memory_format=torch.channels_last).train()
+    device = torch.device(args.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    model = model.to(device, memory_format=torch.channels_last).train()
     if args.only_boxes:
         model.eval().box_decoder.train()
     ema = Ema(model, args.ema)
@@ -191,24 +195,24 @@ def main():
     step, before = 0, 0.0
     state_file = os.path.join(args.out, "state.pt")
     if args.resume:
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, weights_only=True, map_location=device)
         model.load_state_dict(state["model"])
         ema.model.load_state_dict(state["ema"])
         opt.load_state_dict(state["opt"])
         step, before, ema.steps = state["step"], state["minutes"], state["step"]
 
     names, weights = zip(*[s.split("=") for s in args.sources.split(",")])
-    sources = [load_source(args.data, n, cache=args.out) for n in names]
+    sources = [load_source(args.data, n, cache=args.out, workers=args.workers) for n in names]
     shapes = [tuple(int(n) for n in shape.split("x")) for shape in args.crops.split(",")]
     crops = Crops(sources, [float(w) for w in weights], shapes, args.seed + 1000 * step)
-    loader = iter(torch.utils.data.DataLoader(crops, batch_size=None, num_workers=1, prefetch_factor=4))
-    rng = np.random.default_rng(args.seed + step)
+    loader = iter(torch.utils.data.DataLoader(crops, batch_size=None, num_workers=args.workers, prefetch_factor=4,
+                                              pin_memory=device.type == "cuda"))
     log = open(os.path.join(args.out, "log.jsonl"), "a")
 
     def save(minutes):
         path = os.path.join(args.out, "cytomask_t.safetensors")
         meta = dict(recipe=RECIPE, step=str(step), minutes=f"{minutes:.1f}", seed=str(args.seed))
-        save_file(export_state(ema.model), path + ".tmp", metadata=meta)
+        save_file({k: v.cpu() for k, v in export_state(ema.model).items()}, path + ".tmp", metadata=meta)
         os.replace(path + ".tmp", path)
         torch.save(dict(model=model.state_dict(), ema=ema.model.state_dict(), opt=opt.state_dict(), step=step,
                         minutes=minutes), state_file + ".tmp")
@@ -233,18 +237,17 @@ def main():
         for group in opt.param_groups:
             group["lr"] = group["base"] * factor
 
-        batch = next(loader)
-        image = batch["image"].contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            taps = model.encode(image)
+        batch = to_device(next(loader), device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.bf16):
+            taps = model.encode(batch["image"])
             loss_boxes, box_iou = box_loss(taps["boxes"], batch["box_targets"], batch["box_weights"])
             loss_maps = map_loss(taps["maps"], batch["label"], batch["dist"])
-            loss, stats = args.box_weight * loss_boxes + loss_maps, dict(boxes=float(loss_boxes.detach()), box_iou=box_iou)
+            loss, stats = args.box_weight * loss_boxes + loss_maps, dict(boxes=loss_boxes.detach(), box_iou=box_iou)
             if not args.only_boxes and frac >= args.prompt_start and (frac >= 0.75 or step % args.prompt_every == 0):
                 if args.own_boxes:
-                    replace_prompts(batch, taps["boxes"], range(N_POINT, N_POINT + N_BOX + N_BOTH), rng, args.own_boxes)
+                    replace_prompts(batch, taps["boxes"], slice(N_POINT, N_POINT + N_BOX + N_BOTH), args.own_boxes)
                 loss_prompts, found = prompt_loss(model, taps, batch)
-                stats.update(found, prompts=float(loss_prompts.detach()))
+                stats.update(found, prompts=loss_prompts.detach())
                 loss = loss + args.prompt_weight * loss_prompts
         opt.zero_grad(set_to_none=True)
         loss.backward()
@@ -254,7 +257,7 @@ def main():
             ema.update(model)
         step += 1
 
-        stats.update(maps=float(loss_maps.detach()), norm=norm)
+        stats.update(maps=loss_maps.detach(), norm=norm)
         for k, v in stats.items():
             s = sums.setdefault(k, [0.0, 0])
             s[0], s[1] = s[0] + v, s[1] + 1
@@ -262,7 +265,7 @@ def main():
             now = time.time()
             row = dict(step=step, minutes=round(minutes, 2), cpu_minutes=round((time.process_time() - cpu0) / 60, 2),
                        s_per_step=round((now - last_log) / args.log_every, 3), factor=round(factor, 4), threads=threads,
-                       **{k: round(a / b, 4) for k, (a, b) in sums.items()})
+                       **{k: round(float(a / b), 4) for k, (a, b) in sums.items()})
             log.write(json.dumps(row) + "\n")
             log.flush()
             sums, last_log = {}, now
