@@ -25,7 +25,7 @@ pub enum Certainty {
     Sure,
     /// Better than every other method at the level, after correction.
     FairlySure,
-    /// At least one other method may be as good.
+    /// At least one other method may be as good, or is better on most images although its mean is lower.
     Undecided,
     /// Too few images for any test.
     TooFewImages,
@@ -73,11 +73,12 @@ impl Recommendation {
         let best = order[0];
         let name = |at: usize| methods[at].method.as_str();
         let against = |other: usize| pair_of(pairs, best, other);
-        let as_good: Vec<usize> = order[1..]
-            .iter()
-            .copied()
-            .filter(|&other| against(other).is_none_or(|pair| pair.p_holm >= alpha || pair.difference.value <= 0.0))
-            .collect();
+        let disagrees = |pair: &PairAnalysis| pair.p_holm < alpha && pair.rank_biserial <= 0.0;
+        let better =
+            |pair: PairAnalysis| pair.p_holm < alpha && pair.difference.value > 0.0 && pair.rank_biserial > 0.0;
+        let as_good: Vec<usize> =
+            order[1..].iter().copied().filter(|&other| !against(other).is_some_and(better)).collect();
+        let opposed = as_good.iter().copied().find(|&other| against(other).is_some_and(|pair| disagrees(&pair)));
         let weakest = order[1..].iter().filter_map(|&other| against(other)).map(|pair| pair.p_holm).fold(0.0, f64::max);
         let certainty = match () {
             () if methods.len() == 1 => Certainty::NothingToCompare,
@@ -98,8 +99,14 @@ impl Recommendation {
         }
         for &other in order[1..].iter().take(3) {
             let Some(pair) = against(other) else { continue };
-            let verdict = if pair.p_holm < alpha { "significant" } else { "not significant" };
             let range = pair.difference;
+            let verdict = match () {
+                () if disagrees(&pair) => {
+                    format!("but on {} images {} is better, which is significant", pair.second_better, name(other))
+                }
+                () if pair.p_holm < alpha => "significant".to_owned(),
+                () => "not significant".to_owned(),
+            };
             let _ = write!(
                 text,
                 "The difference to {} is {:.3} [{:.3}, {:.3}], {verdict} ({}). ",
@@ -113,7 +120,7 @@ impl Recommendation {
         if order.len() > 4 {
             let _ = write!(text, "The other {} methods score lower. ", order.len() - 4);
         }
-        let headline = headline(certainty, best, &as_good, methods);
+        let headline = headline(certainty, best, &as_good, opposed, methods);
         if let Some(fastest) = fastest(&as_good, best, methods) {
             let (slow, fast) = (methods[best].median_seconds, methods[fastest].median_seconds);
             let times = slow.unwrap_or_default() / fast.unwrap_or(1.0);
@@ -128,6 +135,9 @@ impl Recommendation {
                     fewest_images(pairs.len(), alpha),
                     methods.len()
                 );
+            }
+            Certainty::Undecided if opposed.is_some() => {
+                text.push_str("A few images decide the mean: look at those on which the two differ most. ");
             }
             Certainty::Undecided => text.push_str("More images could decide between them. "),
             Certainty::Sure | Certainty::FairlySure | Certainty::NothingToCompare => {}
@@ -153,7 +163,14 @@ fn fastest(as_good: &[usize], best: usize, methods: &[MethodSummary]) -> Option<
     candidates.min_by(|&a, &b| seconds(a).unwrap_or_default().total_cmp(&seconds(b).unwrap_or_default()))
 }
 
-fn headline(certainty: Certainty, best: usize, as_good: &[usize], methods: &[MethodSummary]) -> String {
+/// `opposed` is a method that has a lower mean than the best and yet is better on significantly many images.
+fn headline(
+    certainty: Certainty,
+    best: usize,
+    as_good: &[usize],
+    opposed: Option<usize>,
+    methods: &[MethodSummary],
+) -> String {
     let name = |at: usize| methods[at].method.as_str();
     match certainty {
         Certainty::NothingToCompare => format!("Only {} was scored: there is nothing to compare.", name(best)),
@@ -169,7 +186,10 @@ fn headline(certainty: Certainty, best: usize, as_good: &[usize], methods: &[Met
             };
             let hint = fastest(as_good, best, methods)
                 .map_or(String::new(), |at| format!(" {} is the faster choice.", name(at)));
-            format!("Use {} or {others}: the images do not tell them apart.{hint}", name(best))
+            let why = opposed.map_or("the images do not tell them apart".to_owned(), |other| {
+                format!("{} has the higher mean, {} is better on more images", name(best), name(other))
+            });
+            format!("Use {} or {others}: {why}.{hint}", name(best))
         }
     }
 }

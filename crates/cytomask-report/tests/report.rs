@@ -72,6 +72,20 @@ fn no_lead_leaves_the_choice_and_names_the_faster() {
     assert!(found.text.contains("not significant") && found.text.contains("2.0× faster"), "{found:?}");
 }
 
+/// Wilcoxon's test is two-sided: here it is significant for `ais`, while two images give `apg` the higher mean.
+#[test]
+fn a_mean_against_most_images_is_no_lead() {
+    let mut images = comparison(40, -0.02);
+    images.images[..2].iter_mut().for_each(|image| image.scores[1] = scores(0.0, 1.0));
+    let found = Analysis::of(&images, Metric::Msa, 0.05).unwrap();
+    let pair = found.pair(2, 1).unwrap();
+    assert!(pair.difference.value > 0.0 && pair.rank_biserial < 0.0 && pair.p_holm < 0.05, "{pair:?}");
+    let advice = &found.recommendation;
+    assert_eq!((advice.method, advice.certainty, advice.as_good.as_slice()), (2, Certainty::Undecided, &[1][..]));
+    assert!(advice.headline.contains("apg has the higher mean, ais is better on more images"), "{advice:?}");
+    assert!(advice.text.contains("but on ") && advice.text.contains("look at those"), "{advice:?}");
+}
+
 #[test]
 fn few_images_and_poor_scores_are_said() {
     let found = Analysis::of(&comparison(5, 0.05), Metric::Msa, 0.05).unwrap().recommendation;
