@@ -117,10 +117,9 @@ pub fn voted_boxes(boxes: &[ProposedBox], chosen: &[usize], agreement: f64) -> V
     let voted = |&index: &usize| {
         let own = &boxes[index].bounds;
         let (mut sum, mut total) = ([0.0_f64; 4], 0.0);
-        for &other in cells.covering(&rects[index]).flat_map(|cell| &cells.items[cell]) {
-            let new = std::mem::replace(&mut asked[other as usize], index) != index;
-            let ProposedBox { bounds, score, .. } = boxes[other as usize];
-            if new && f64::from(intersection_over_union(own, &bounds)) > agreement {
+        for other in cells.near(&rects[index], index, &mut asked) {
+            let ProposedBox { bounds, score, .. } = boxes[other];
+            if f64::from(intersection_over_union(own, &bounds)) > agreement {
                 let weight = f64::from(score) * f64::from(score);
                 total += weight;
                 let corners = [bounds.y0, bounds.x0, bounds.y1, bounds.x1];
@@ -174,18 +173,13 @@ fn descending(scores: &[f32], len: usize) -> Vec<usize> {
 fn greedy(rects: &[Rect], scores: &[f32], mut suppresses: impl FnMut(usize, usize) -> bool) -> Vec<usize> {
     let order = descending(scores, rects.len());
     let mut cells = Cells::new(rects);
-    // `asked[i]` is the last candidate that was compared with kept item `i`: neighbours share several cells.
     let mut asked = vec![usize::MAX; rects.len()];
     let mut kept = Vec::new();
     for candidate in order {
         let rect = &rects[candidate];
-        let suppressed = cells.covering(rect).any(|cell| {
-            cells.items[cell].iter().any(|&other| {
-                let other = other as usize;
-                let new = std::mem::replace(&mut asked[other], candidate) != candidate;
-                new && !rects[other].intersection(rect).is_empty() && suppresses(other, candidate)
-            })
-        });
+        let suppressed = cells
+            .near(rect, candidate, &mut asked)
+            .any(|other| !rects[other].intersection(rect).is_empty() && suppresses(other, candidate));
         if !suppressed {
             cells.insert(rect, candidate as u32);
             kept.push(candidate);
@@ -220,6 +214,13 @@ impl Cells {
         let (rows, columns) = (range(rect.y0, rect.y1), range(rect.x0, rect.x1));
         let (empty, stride) = (rect.is_empty(), self.columns);
         rows.filter(move |_| !empty).flat_map(move |row| columns.clone().map(move |column| row * stride + column))
+    }
+
+    /// The items in the cells that `rect` touches, each once although neighbours share several cells: `asked[i]` is the last item for
+    /// which `i` was given out, and `item` the one that asks.
+    fn near<'a>(&'a self, rect: &Rect, item: usize, asked: &'a mut [usize]) -> impl Iterator<Item = usize> + use<'a> {
+        let all = self.covering(rect).flat_map(|cell| &self.items[cell]).map(|&other| other as usize);
+        all.filter(move |&other| std::mem::replace(&mut asked[other], item) != item)
     }
 
     fn insert(&mut self, rect: &Rect, item: u32) {
