@@ -84,6 +84,8 @@ pub struct Cost {
     pub encoder_gmac: f64,
     /// The same for the instance decoder.
     pub decoder_gmac: f64,
+    /// The same for the decoder of boxes; 0 without one.
+    pub box_gmac: f64,
     /// The same for one prompt.
     pub prompt_gmac: f64,
     /// Weights and the largest activations, bytes.
@@ -484,24 +486,32 @@ impl Model {
                 let pixels = f64::from(size[0]) * f64::from(size[1]);
                 // Image, maps, paths and labels.
                 let memory_bytes = gigabytes(memory) + (pixels * 60.0) as u64;
-                return Cost { encoder_gmac: gmac * tiles, decoder_gmac: 0.0, prompt_gmac: 0.0, memory_bytes };
+                return Cost {
+                    encoder_gmac: gmac * tiles,
+                    decoder_gmac: 0.0,
+                    box_gmac: 0.0,
+                    prompt_gmac: 0.0,
+                    memory_bytes,
+                };
             }
             _ => {
                 let megapixels = f64::from(size[0]) * f64::from(size[1]) / 1024.0_f64.powi(2);
                 // The encoder again, and the slim decoder and that of boxes: 0.73 GMAC each for 224².
                 let encoder_gmac = 38.8 * megapixels;
-                let decoder_gmac = if self.proposes_boxes() { 30.5 } else { 15.3 } * megapixels;
+                let decoder_gmac = 15.3 * megapixels;
+                let box_gmac = if self.proposes_boxes() { 15.2 } else { 0.0 } * megapixels;
                 let prompt_gmac = 0.4 + 1.81 * megapixels;
                 return Cost {
                     encoder_gmac,
                     decoder_gmac,
+                    box_gmac,
                     prompt_gmac,
                     memory_bytes: gigabytes(0.3 + 0.9 * megapixels),
                 };
             }
         };
         let memory = memory + if self.has_decoder() { 1.2 } else { 0.0 };
-        Cost { encoder_gmac, decoder_gmac: 410.9, prompt_gmac: 1.81, memory_bytes: gigabytes(memory) }
+        Cost { encoder_gmac, decoder_gmac: 410.9, box_gmac: 0.0, prompt_gmac: 1.81, memory_bytes: gigabytes(memory) }
     }
 }
 

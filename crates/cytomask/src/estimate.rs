@@ -35,7 +35,11 @@ pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize
         Strategy::Apg(_) => ASSUMED_OBJECTS,
         Strategy::Prompted(_, prompts) => prompts.len() as u64,
     };
-    let maps = if matches!(strategy, Strategy::Ais(_) | Strategy::Apg(_)) { cost.decoder_gmac } else { 0.0 };
+    let maps = match strategy {
+        Strategy::Apg(apg) if apg.prompt_source.takes_boxes() => cost.decoder_gmac + cost.box_gmac,
+        Strategy::Ais(_) | Strategy::Apg(_) => cost.decoder_gmac,
+        _ => 0.0,
+    };
     let gmac = (cost.encoder_gmac + maps) * tiles as f64 + cost.prompt_gmac * prompts as f64;
     let gmac = if several_scales(model, strategy).is_some() { gmac * SEVERAL_SCALES } else { gmac };
     let memory_bytes = memory_bytes(model, strategy, size, tiles as usize);
