@@ -78,7 +78,7 @@ impl Recommendation {
             |pair: PairAnalysis| pair.p_holm < alpha && pair.difference.value > 0.0 && pair.rank_biserial > 0.0;
         let as_good: Vec<usize> =
             order[1..].iter().copied().filter(|&other| !against(other).is_some_and(better)).collect();
-        let opposed = as_good.iter().copied().find(|&other| against(other).is_some_and(|pair| disagrees(&pair)));
+        let opposed = as_good.iter().filter_map(|&other| against(other)).find(disagrees);
         let weakest = order[1..].iter().filter_map(|&other| against(other)).map(|pair| pair.p_holm).fold(0.0, f64::max);
         let certainty = match () {
             () if methods.len() == 1 => Certainty::NothingToCompare,
@@ -120,7 +120,7 @@ impl Recommendation {
         if order.len() > 4 {
             let _ = write!(text, "The other {} methods score lower. ", order.len() - 4);
         }
-        let headline = headline(certainty, best, &as_good, opposed, methods);
+        let headline = headline(certainty, best, &as_good, opposed.as_ref(), methods);
         if let Some(fastest) = fastest(&as_good, best, methods) {
             let (slow, fast) = (methods[best].median_seconds, methods[fastest].median_seconds);
             let times = slow.unwrap_or_default() / fast.unwrap_or(1.0);
@@ -163,12 +163,12 @@ fn fastest(as_good: &[usize], best: usize, methods: &[MethodSummary]) -> Option<
     candidates.min_by(|&a, &b| seconds(a).unwrap_or_default().total_cmp(&seconds(b).unwrap_or_default()))
 }
 
-/// `opposed` is a method that has a lower mean than the best and yet is better on significantly many images.
+/// `opposed` is the best method against one that has a lower mean and yet is significantly better by the test, which goes by ranks.
 fn headline(
     certainty: Certainty,
     best: usize,
     as_good: &[usize],
-    opposed: Option<usize>,
+    opposed: Option<&PairAnalysis>,
     methods: &[MethodSummary],
 ) -> String {
     let name = |at: usize| methods[at].method.as_str();
@@ -186,8 +186,9 @@ fn headline(
             };
             let hint = fastest(as_good, best, methods)
                 .map_or(String::new(), |at| format!(" {} is the faster choice.", name(at)));
-            let why = opposed.map_or("the images do not tell them apart".to_owned(), |other| {
-                format!("{} has the higher mean, {} is better on more images", name(best), name(other))
+            let why = opposed.map_or("the images do not tell them apart".to_owned(), |pair| {
+                let most = if pair.second_better > pair.first_better { "more images" } else { "the typical image" };
+                format!("{} has the higher mean, {} is better on {most}", name(best), name(pair.second))
             });
             format!("Use {} or {others}: {why}.{hint}", name(best))
         }

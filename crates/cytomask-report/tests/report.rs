@@ -86,6 +86,25 @@ fn a_mean_against_most_images_is_no_lead() {
     assert!(advice.text.contains("but on ") && advice.text.contains("look at those"), "{advice:?}");
 }
 
+/// The same where `apg` is better on more images too, but by next to nothing.
+#[test]
+fn a_lead_by_next_to_nothing_is_not_said_to_lose_on_more_images() {
+    let mut images = comparison(100, 0.0);
+    for (at, image) in images.images.iter_mut().enumerate() {
+        let apg = match at {
+            0..2 => 0.99,
+            2..54 => 0.501 + 0.00001 * at as f64,
+            _ => 0.49 - 0.0001 * at as f64,
+        };
+        image.scores = vec![scores(0.1, 9.0), scores(if at < 2 { 0.0 } else { 0.5 }, 1.0), scores(apg, 2.0)];
+    }
+    let found = Analysis::of(&images, Metric::Msa, 0.05).unwrap();
+    let pair = found.pair(2, 1).unwrap();
+    assert!(pair.first_better > pair.second_better && pair.rank_biserial < 0.0 && pair.p_holm < 0.05, "{pair:?}");
+    let advice = &found.recommendation;
+    assert!(advice.headline.contains("apg has the higher mean, ais is better on the typical image"), "{advice:?}");
+}
+
 #[test]
 fn few_images_and_poor_scores_are_said() {
     let found = Analysis::of(&comparison(5, 0.05), Metric::Msa, 0.05).unwrap().recommendation;
