@@ -14,11 +14,16 @@ from model import BOX_STRIDE, boxes_of
 LEAST_FIT = 0.15
 
 
+def at_cells(lab):
+    """The labels [...,H,W] that the cells belong to, [...,h,w]."""
+    middle = BOX_STRIDE // 2
+    return lab[..., middle::BOX_STRIDE, middle::BOX_STRIDE]
+
+
 def box_targets(lab):
     """Of one crop: boxes [4,h,w] of the objects at the cells (0 where none is) and weights [h,w]: every object's cells
     weigh together as the square root of their number."""
-    middle = BOX_STRIDE // 2
-    ids = lab[middle::BOX_STRIDE, middle::BOX_STRIDE]
+    ids = at_cells(lab)
     table = np.zeros((int(lab.max()) + 1, 4), np.float32)
     for i, sl in enumerate(ndi.find_objects(lab)):
         if sl is not None:
@@ -77,8 +82,7 @@ def replace_prompts(batch, raw, slots, share=0.5):
     chosen = boxes.gather(2, cells[:, None].expand(-1, 4, -1))
     iou = overlap(chosen[..., None], target[:, :, None], 1)[0] * (weight > 0)[:, None]
     best, where = iou.max(2)
-    middle = BOX_STRIDE // 2
-    ids = batch["label"][:, middle::BOX_STRIDE, middle::BOX_STRIDE].flatten(1).gather(1, where).to(batch["ids"].dtype)
+    ids = at_cells(batch["label"]).flatten(1).gather(1, where).to(batch["ids"].dtype)
     own = (torch.rand(cells.shape, device=fit.device) < share) & (chance.gather(1, cells) > 0)
     point = torch.stack([cells % w, cells // w], 2) * BOX_STRIDE + (BOX_STRIDE - 1) / 2
     box = chosen.transpose(1, 2) - torch.tensor([0.0, 0, 1, 1], device=fit.device)

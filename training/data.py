@@ -273,14 +273,13 @@ class Crops(torch.utils.data.IterableDataset):
         """`shapes`: (side of the crops, crops in a batch), one of which is drawn for each batch."""
         self.sources, self.shapes, self.seed = sources, shapes, seed
         self.weights = np.array(weights, np.float64) / sum(weights)
-        self.image_weights, self.dark = [], []
+        self.image_weights = []
         for items in sources:
             kinds = collections.Counter(self.kind(i) for i in items)
             w = np.array([(i["label"].size / 65536) ** 0.35 * kinds[self.kind(i)] ** -0.5 for i in items])
             self.image_weights.append(np.cumsum(w / w.sum()))
             for i in items:
                 i["dark"] = i["grey"] and bool(np.median(i["image"]) < 70)
-            self.dark.append(np.array([i["dark"] for i in items]))
 
     @staticmethod
     def kind(item):
@@ -294,11 +293,10 @@ class Crops(torch.utils.data.IterableDataset):
     def one(self, size, rng):
         k = rng.choice(len(self.sources), p=self.weights)
         for _ in range(4):
-            i, other = self.pick(k, rng), None
-            if self.dark[k][i] and rng.random() < 0.3:
-                j = self.pick(k, rng)
-                other = self.sources[k][j] if self.dark[k][j] else None
-            image, lab, dist, extent = crop(self.sources[k][i], size, rng, other)
+            item, other = self.sources[k][self.pick(k, rng)], None
+            if item["dark"] and rng.random() < 0.3:
+                other = self.sources[k][self.pick(k, rng)]
+            image, lab, dist, extent = crop(item, size, rng, other if other and other["dark"] else None)
             if (lab > 0).sum() > 40:
                 break
         p, b, ids = sample_prompts(lab, dist, extent, rng)
