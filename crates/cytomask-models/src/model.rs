@@ -13,7 +13,7 @@ use crate::cpsam::CpSam;
 use crate::cyto3::CpNet;
 use crate::cytomask_t::scale::{automatic_scale, scales};
 use crate::cytomask_t::{
-    CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice,
+    COMMON_SIDE_PX, CYTOMASK_T, CytomaskT, CytomaskTEmbedding, CytomaskTOptions, PIXEL_MEAN, PIXEL_STD, ScaleChoice,
 };
 use crate::flows::{FlowDiameter, FlowOptions, FlowPredictor, FlowRow};
 use crate::loading::{NamedTensor, load_into, state_dict, values};
@@ -88,6 +88,8 @@ pub struct Cost {
     pub box_gmac: f64,
     /// The same for one prompt.
     pub prompt_gmac: f64,
+    /// The same for one prompt with the box of a small object, which the built-in network decodes in a part of the image.
+    pub box_prompt_gmac: f64,
     /// Weights and the largest activations, bytes.
     pub memory_bytes: u64,
 }
@@ -491,27 +493,37 @@ impl Model {
                     decoder_gmac: 0.0,
                     box_gmac: 0.0,
                     prompt_gmac: 0.0,
+                    box_prompt_gmac: 0.0,
                     memory_bytes,
                 };
             }
             _ => {
                 let megapixels = f64::from(size[0]) * f64::from(size[1]) / 1024.0_f64.powi(2);
+                let window_megapixels = megapixels.min((COMMON_SIDE_PX / 1024.0).powi(2));
                 // The encoder again, and the slim decoder and that of boxes: 0.73 GMAC each for 224².
                 let encoder_gmac = 38.8 * megapixels;
                 let decoder_gmac = 15.3 * megapixels;
                 let box_gmac = if self.proposes_boxes() { 15.2 } else { 0.0 } * megapixels;
-                let prompt_gmac = 0.4 + 1.81 * megapixels;
+                let prompt_gmac = |megapixels: f64| 0.4 + 1.81 * megapixels;
                 return Cost {
                     encoder_gmac,
                     decoder_gmac,
                     box_gmac,
-                    prompt_gmac,
+                    prompt_gmac: prompt_gmac(megapixels),
+                    box_prompt_gmac: prompt_gmac(window_megapixels),
                     memory_bytes: gigabytes(0.3 + 0.9 * megapixels),
                 };
             }
         };
         let memory = memory + if self.has_decoder() { 1.2 } else { 0.0 };
-        Cost { encoder_gmac, decoder_gmac: 410.9, box_gmac: 0.0, prompt_gmac: 1.81, memory_bytes: gigabytes(memory) }
+        Cost {
+            encoder_gmac,
+            decoder_gmac: 410.9,
+            box_gmac: 0.0,
+            prompt_gmac: 1.81,
+            box_prompt_gmac: 1.81,
+            memory_bytes: gigabytes(memory),
+        }
     }
 }
 

@@ -21,3 +21,4 @@ pub use instance_decoder::{InstanceDecoder, InstanceFeatures};
 pub use mask_refiner::MaskRefiner;
 pub use model::{CytomaskT, CytomaskTEmbedding};
 pub use scale::ScaleChoice;
+pub(crate) use window::COMMON_SIDE_PX;

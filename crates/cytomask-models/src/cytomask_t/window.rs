@@ -22,6 +22,9 @@ const SIZES: [Size; 2] =
 /// Pixels from one token to the next.
 const STRIDE: f32 = 16.0;
 
+/// Side of the window that most prompts are decoded in, pixels of the network's input.
+pub(crate) const COMMON_SIDE_PX: f64 = SIZES[0].side as f64 * STRIDE as f64;
+
 /// A part of the embedding, tokens: rows `y..y + h`, columns `x..x + w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Window {
