@@ -362,6 +362,10 @@ pub(crate) struct ThresholdArgs {
     /// APG: masks whose score (predicted IoU × stability) is lower are dropped.
     #[arg(long = "min_score", value_name = "0..1")]
     pub(crate) min_score: Option<f32>,
+    /// APG: score of good objects; where an image's are rated lower, `--box_score_thresh` and `--min_score` are lowered in proportion.
+    /// 0 leaves them.
+    #[arg(long = "typical_score", value_name = "0..1")]
+    pub(crate) typical_score: Option<f32>,
     /// AMG: masks whose predicted IoU is lower are dropped.
     #[arg(long = "pred_iou_thresh", value_name = "0..1")]
     pub(crate) pred_iou_thresh: Option<f32>,

@@ -40,6 +40,8 @@ const STABILITY_OFFSET: f32 = 1.0;
 const BOX_AGREEMENT: f64 = 0.7;
 /// Objects found at two scales are one when their masks share more than this part of the smaller one.
 const SCALES_OVERLAP: f32 = 0.5;
+/// Of the scores in an image that reach a least score, the quantile that is compared with [`Apg::typical_score`].
+const GOOD_QUANTILE: f64 = 0.8;
 /// Side of the blocks in which the reference computes distances, and how far a block sees beyond its border.
 const COMPAT_BLOCK: u32 = 512;
 const COMPAT_HALO: u32 = 16;
@@ -78,6 +80,10 @@ pub struct Apg {
     pub min_size: u64,
     /// Masks whose predicted IoU × stability is below this are dropped; 0 keeps all.
     pub min_score: f32,
+    /// The score of the good objects of a good image. Where an image's are rated lower, as in dim or blurred ones,
+    /// [`Apg::box_score_thresh`] and [`Apg::min_score`] are lowered in proportion. Good are those that reach them; where none do, and at 0,
+    /// both stay. An image is looked at tile by tile. Ours (docs/decisions/0052-typical-scores.md).
+    pub typical_score: f32,
     /// A mask is dropped when it overlaps a better one by more than this.
     pub nms_threshold: f32,
     /// How overlap is measured.
@@ -165,6 +171,7 @@ impl Default for Apg {
             refine_with_box_prompts: false,
             min_size: 25,
             min_score: 0.0,
+            typical_score: 0.0,
             nms_threshold: 0.9,
             overlap: Overlap::IntersectionOverUnion,
             compat: false,
@@ -436,8 +443,13 @@ impl Apg {
 
     /// One prompt for each object that the network sees in a box, the best rated first.
     fn prompts_of_boxes(&self, boxes: &[ProposedBox]) -> Vec<DerivedPrompt> {
-        let rated: Vec<ProposedBox> =
-            boxes.iter().filter(|found| found.score >= self.box_score_thresh).copied().collect();
+        let rated_at_least =
+            |least| boxes.iter().filter(|found| found.score >= least).copied().collect::<Vec<ProposedBox>>();
+        let mut rated = rated_at_least(self.box_score_thresh);
+        if self.typical_score > 0.0 {
+            let good = proposed_box_nms(&rated, self.box_nms_thresh).into_iter().map(|index| rated[index].score);
+            rated = rated_at_least(self.lowered(self.box_score_thresh, good.collect()));
+        }
         let kept = proposed_box_nms(&rated, self.box_nms_thresh);
         let bounds = match self.prompt_kind {
             PromptKind::Point => vec![None; kept.len()],
@@ -499,10 +511,23 @@ impl Apg {
         BoxPrompt { y0, x0, y1, x1 }
     }
 
+    /// A least score for an image by the scores of what reaches it there, see [`Apg::typical_score`].
+    fn lowered(&self, least: f32, mut good: Vec<f32>) -> f32 {
+        good.sort_unstable_by(f32::total_cmp);
+        let at = GOOD_QUANTILE * good.len().saturating_sub(1) as f64;
+        match good.get(at.round() as usize) {
+            Some(&score) if score < self.typical_score => least * score / self.typical_score,
+            _ => least,
+        }
+    }
+
     /// Filters by size and score, then drops what overlaps something better. The rest is in order of falling score.
     fn suppress(&self, mut proposals: Vec<Proposal>) -> Vec<Proposal> {
         // An empty mask has no stability; the reference removes it by size.
-        proposals.retain(|proposal| proposal.mask.area() > self.min_size && proposal.score() >= self.min_score);
+        proposals.retain(|proposal| proposal.mask.area() > self.min_size);
+        let good = proposals.iter().map(Proposal::score).filter(|&score| score >= self.min_score).collect();
+        let least = self.lowered(self.min_score, good);
+        proposals.retain(|proposal| proposal.score() >= least);
         let masks: Vec<&Mask> = proposals.iter().map(|proposal| &proposal.mask).collect();
         let scores: Vec<f32> = proposals.iter().map(Proposal::score).collect();
         let kept = mask_nms(&masks, &scores, self.nms_threshold, self.overlap, self.compat);
@@ -817,6 +842,48 @@ mod tests {
         // Maps that come without boxes.
         assert_eq!(boxes.derive_prompts(&fields, None).len(), 2);
         assert!(boxes.derive_prompts(&fields, Some(&[])).is_empty());
+    }
+
+    #[test]
+    fn least_scores_are_lowered_where_good_objects_are_rated_low() {
+        let apg = Apg {
+            prompt_source: PromptSource::Boxes,
+            box_score_thresh: 0.55,
+            min_size: 0,
+            min_score: 0.4,
+            typical_score: 0.8,
+            ..Apg::default()
+        };
+        let fields = fields_of(&Labels::zeros(SIZE));
+        // Side by side, each six pixels wide.
+        let rect = |index: usize| Rect { y0: 3, x0: 10 * index as u32, y1: 9, x1: 10 * index as u32 + 6 };
+        let prompts = |apg: &Apg, scores: &[f32]| {
+            let proposed = scores.iter().enumerate().map(|(index, &score)| ProposedBox {
+                point: [5, 10 * index as u32 + 3],
+                bounds: BoxPrompt::from_rect(rect(index)),
+                score,
+            });
+            apg.derive_prompts(&fields, Some(&proposed.collect::<Vec<_>>())).len()
+        };
+        let kept = |apg: &Apg, scores: &[f32]| {
+            let proposals = scores.iter().enumerate().map(|(index, &predicted_iou)| Proposal {
+                mask: Mask::from_fn(rect(index), |_, _| true),
+                predicted_iou,
+                stability_score: 1.0,
+                point: [5, 10 * index as u32 + 3],
+            });
+            apg.merge(SIZE, proposals.collect()).objects.len()
+        };
+        let fixed = Apg { typical_score: 0.0, ..apg.clone() };
+        // Boxes from 0.55 · 0.6 / 0.8 = 0.4125, masks from 0.4 · 0.6 / 0.8 = 0.3.
+        let dim = [0.6, 0.6, 0.6, 0.42, 0.41, 0.31, 0.29];
+        assert_eq!((prompts(&apg, &dim), prompts(&fixed, &dim)), (4, 3));
+        assert_eq!((kept(&apg, &dim), kept(&fixed, &dim)), (6, 5));
+        // Most good ones are rated well, or nothing is good.
+        for scores in [&[0.9, 0.8, 0.8, 0.6, 0.5, 0.39][..], &[0.39, 0.3, 0.3]] {
+            assert_eq!(prompts(&apg, scores), prompts(&fixed, scores), "{scores:?}");
+            assert_eq!(kept(&apg, scores), kept(&fixed, scores), "{scores:?}");
+        }
     }
 
     #[test]

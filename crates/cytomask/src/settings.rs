@@ -77,6 +77,7 @@ fn slots_of_apg(apg: &mut Apg) -> Vec<Named<'_>> {
         ("refine_with_box_prompts", Slot::Flag(&mut apg.refine_with_box_prompts)),
         ("min_size", Slot::Pixels(&mut apg.min_size)),
         ("min_score", Slot::Share(&mut apg.min_score)),
+        ("typical_score", Slot::Share(&mut apg.typical_score)),
         ("nms_threshold", Slot::Share(&mut apg.nms_threshold)),
         ("intersection_over_min", Slot::OverMinimum(&mut apg.overlap)),
         ("compat", Slot::Flag(&mut apg.compat)),
@@ -331,7 +332,7 @@ mod tests {
     }
 
     fn any_apg() -> impl proptest::strategy::Strategy<Value = Apg> {
-        let numbers = (share(), share(), share(), smoothing(), share(), share());
+        let numbers = (share(), share(), share(), smoothing(), share(), share(), share());
         let choices = (0..4_usize, 0..3_usize, any::<[bool; 4]>(), any::<u32>(), any::<u64>());
         let threshold = prop_oneof![Just(None), (-50.0_f32..50.0).prop_map(Some)];
         (numbers, choices, threshold, share(), wide_share()).prop_map(|(n, c, threshold, score, nms)| Apg {
@@ -341,6 +342,7 @@ mod tests {
             distance_smoothing: n.3,
             min_score: n.4,
             nms_threshold: n.5,
+            typical_score: n.6,
             prompt_source: SOURCES[c.0].1,
             box_score_thresh: score,
             box_nms_thresh: nms,

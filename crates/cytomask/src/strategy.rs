@@ -92,6 +92,8 @@ impl Strategy {
                 distance_smoothing: Smoothing::BySize,
                 box_score_thresh: 0.55,
                 min_score: 0.4,
+                // Dim and blurred images are rated low as a whole (docs/decisions/0052-typical-scores.md).
+                typical_score: 0.8,
                 nms_threshold: 0.5,
                 overlap: Overlap::IntersectionOverMinimum,
                 ..Apg::default()
