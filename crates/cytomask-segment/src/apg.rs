@@ -446,11 +446,12 @@ impl Apg {
         let rated_at_least =
             |least| boxes.iter().filter(|found| found.score >= least).copied().collect::<Vec<ProposedBox>>();
         let mut rated = rated_at_least(self.box_score_thresh);
-        if self.typical_score > 0.0 {
-            let good = proposed_box_nms(&rated, self.box_nms_thresh).into_iter().map(|index| rated[index].score);
-            rated = rated_at_least(self.lowered(self.box_score_thresh, good.collect()));
+        let mut kept = proposed_box_nms(&rated, self.box_nms_thresh);
+        let least = self.lowered(self.box_score_thresh, kept.iter().map(|&index| rated[index].score).collect());
+        if least < self.box_score_thresh {
+            rated = rated_at_least(least);
+            kept = proposed_box_nms(&rated, self.box_nms_thresh);
         }
-        let kept = proposed_box_nms(&rated, self.box_nms_thresh);
         let bounds = match self.prompt_kind {
             PromptKind::Point => vec![None; kept.len()],
             _ => voted_boxes(&rated, &kept, BOX_AGREEMENT).into_iter().map(Some).collect(),
