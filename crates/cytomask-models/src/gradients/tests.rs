@@ -290,8 +290,10 @@ fn sam_and_its_instance_decoder_agree() {
     for upsampler in [UpsamplerKind::Bilinear, UpsamplerKind::Transposed] {
         let config = UnetrConfig { embed_channels: 32, features: [32, 16, 8, 4], upsampler, ..UNETR_MICRO_SAM };
         let decoder = filled(Unetr::new(&config, &Device::flex())).unwrap().train();
+        // Small maps: processors round differently, and in a large one some value lies so near a ReLU's kink that its sign turns and the
+        // gradients jump.
         assert_network_agrees(&decoder, |decoder| {
-            weighed("maps", decoder.forward(made_up("embedding", [2, 32, 6, 10])).unwrap())
+            weighed("maps", decoder.forward(made_up("embedding", [2, 32, 2, 3])).unwrap())
         });
     }
 }
