@@ -10,6 +10,11 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage as ndi
 from skimage.measure import label as connected
+from skimage.segmentation import expand_labels
+
+# The true outline lies outside half of the light's height, the farther the softer the edge (measured on DSB's training images,
+# training/edges.py): pixels for each pixel of the edge's standard deviation, and that of a usual edge.
+OUTLINE_SHIFT, USUAL_EDGE = 0.38, 1.7
 
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 HED /= np.linalg.norm(HED, axis=1, keepdims=True)
@@ -18,8 +23,8 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 
 YIQ_INV = np.linalg.inv(YIQ).astype(np.float32)
 
 
-def colour(x, grey, rng):
-    """Intensity and colour augmentation of an image [H,W,3] in 0..255."""
+def colour(x, grey, rng, sigma=0.0):
+    """Intensity and colour augmentation of an image [H,W,3] in 0..255; between light and noise it is blurred by `sigma`."""
     x = x / 255.0
     if grey:
         g = x[..., :1]
@@ -50,9 +55,8 @@ def colour(x, grey, rng):
             x = 1 - x
     if rng.random() < 0.5:
         x = x * rng.uniform(0.75, 1.2) + rng.normal(0, 0.04)
-    if rng.random() < 0.15:
-        s = rng.uniform(0.4, 1.8)
-        x = ndi.gaussian_filter(x, (s, s, 0))
+    if sigma:
+        x = ndi.gaussian_filter(x, (sigma, sigma, 0))
     if rng.random() < 0.25:
         n = rng.standard_normal(x.shape[:2] + (1 if grey else 3,)).astype(np.float32)
         x = x + n * rng.uniform(0.005, 0.08)
@@ -70,11 +74,11 @@ def uneven(image, lab, rng):
 
 
 def defocus(image, lab, rng):
-    """Some objects dim and out of focus, as if they lay at another depth: their light spreads, their outlines stay.
-    image [h,w,3] in 0..255, one grey value a pixel, background dark."""
+    """Some objects dim and out of focus, as if they lay at another depth: their light spreads, and their outlines with it.
+    image [h,w,3] in 0..255, one grey value a pixel, background dark.  Returns image and labels."""
     ids = np.flatnonzero(np.bincount(lab.ravel()))[1:] if lab.any() else np.zeros(0, int)
     if not len(ids):
-        return image
+        return image, lab
     chosen = np.zeros(int(lab.max()) + 1, np.float32)
     chosen[ids] = rng.random(len(ids)) < rng.uniform(0.1, 0.6)
     size = math.sqrt((lab > 0).sum() / len(ids))
@@ -88,7 +92,18 @@ def defocus(image, lab, rng):
     sigma = min(size * rng.uniform(0.04, 0.2), 8.0)
     spread = ndi.gaussian_filter(light * gain, sigma)
     out = base + light * (1 - taken) + spread
-    return np.repeat(np.clip(out, 0, 255).astype(np.float32)[..., None], 3, 2)
+    image = np.repeat(np.clip(out, 0, 255).astype(np.float32)[..., None], 3, 2)
+    return image, spread_outlines(lab, sigma, rng, chosen > 0)
+
+
+def spread_outlines(lab, sigma, rng, chosen=None):
+    """Labels of objects blurred by `sigma` as one would draw them: grown onto free ground by a part of a pixel in the mean.
+    `chosen`: which ids, by id; all without it."""
+    grow = int(OUTLINE_SHIFT * (math.hypot(sigma, USUAL_EDGE) - USUAL_EDGE) + rng.random())
+    if grow == 0:
+        return lab
+    grown = expand_labels(lab if chosen is None else lab * chosen[lab], grow)
+    return np.where(lab == 0, grown, lab).astype(lab.dtype)
 
 
 def smooth_field(h, w, knots, rng):

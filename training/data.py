@@ -22,7 +22,7 @@ from scipy import ndimage as ndi
 from skimage.measure import label as connected, regionprops
 from skimage.segmentation import find_boundaries, watershed
 
-from augment import colour, defocus, haze, overlay, plant, shade, uneven, warp
+from augment import colour, defocus, haze, overlay, plant, shade, spread_outlines, uneven, warp
 from boxes import box_targets
 
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
@@ -186,28 +186,32 @@ def crop(item, size, rng, other=None):
     """An augmented crop: image [3,s,s] (0..255, padded with the mean), label [s,s], distances [2,s,s], valid [h,w].  Objects
     of `other`, a dark field like `item`, are put among its own, or shine through from another depth."""
     image, lab, dist = warped_crop(item, size, rng)
+    before = lab
     if item["grey"] and rng.random() < 0.3:
         image = uneven(image, lab, rng)
     if item["dark"] and rng.random() < 0.35:
-        image = defocus(image, lab, rng)
+        image, lab = defocus(image, lab, rng)
     if other is not None:
         second = warped_crop(other, size, rng)
         h, w = (min(a, b) for a, b in zip(lab.shape, second[1].shape))
         image, lab, dist, second = image[:h, :w], lab[:h, :w], dist[:, :h, :w], (second[0][:h, :w], second[1][:h, :w])
+        before = before[:h, :w]
         if rng.random() < 0.6:
             image, lab = overlay((image, lab), second, rng)
-            dist = distance_maps(lab)
         else:
             image = haze(image, second[0], rng)
     if not item["grey"] and rng.random() < 0.25:
         image, lab = plant(image, lab, rng)
-        dist = distance_maps(lab)
     if rng.random() < 0.25:
         image = shade(image, rng)
+    sigma = rng.uniform(0.4, 2.4) if rng.random() < 0.2 else 0.0
+    lab = spread_outlines(lab, sigma, rng)
+    if not np.array_equal(lab, before):
+        dist = distance_maps(lab)
     oh, ow = lab.shape
     padded = np.empty((3, size, size), np.uint8)
     padded[:] = np.rint(MEAN).astype(np.uint8)[:, None, None]
-    padded[:, :oh, :ow] = np.rint(colour(image, item["grey"], rng)).transpose(2, 0, 1)
+    padded[:, :oh, :ow] = np.rint(colour(image, item["grey"], rng, sigma)).transpose(2, 0, 1)
     pad = ((0, size - oh), (0, size - ow))
     return padded, np.pad(lab, pad), np.pad(dist, ((0, 0),) + pad, constant_values=1.0), (oh, ow)
 

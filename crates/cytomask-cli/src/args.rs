@@ -366,6 +366,9 @@ pub(crate) struct ThresholdArgs {
     /// 0 leaves them.
     #[arg(long = "typical_score", value_name = "0..1")]
     pub(crate) typical_score: Option<f32>,
+    /// APG: pixels an object grows into the foreground around it that no object has.
+    #[arg(long = "grow_px", value_name = "PIXELS")]
+    pub(crate) grow_px: Option<u32>,
     /// AMG: masks whose predicted IoU is lower are dropped.
     #[arg(long = "pred_iou_thresh", value_name = "0..1")]
     pub(crate) pred_iou_thresh: Option<f32>,

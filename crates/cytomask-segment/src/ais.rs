@@ -140,6 +140,7 @@ impl Ais {
         let (dy, dx) = (tile.outer.y0, tile.outer.x0);
         let objects = segmentation.labels.masks().into_iter().zip(&segmentation.objects);
         let placed = objects.map(|(mask, object)| Found {
+            grown: None,
             mask: mask.translate(dy, dx),
             origin: ObjectOrigin { score: object.score, ..ObjectOrigin::default() },
             anchor: [object.centroid[0].round() as u32 + dy, object.centroid[1].round() as u32 + dx],

@@ -280,6 +280,7 @@ impl Amg {
             let origin = proposal.origin();
             let [y, x] = proposal.point;
             Found {
+                grown: None,
                 mask: mask.translate(dy, dx),
                 origin: ObjectOrigin { prompt: Some([y + dy as f32, x + dx as f32]), ..origin },
                 anchor: [y as u32 + dy, x as u32 + dx],

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use cytomask_image::{Labels, LogitMap, Mask, Rect, Rgb, Tile};
 use rayon::prelude::*;
 
+use crate::grow;
 use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel, ProposedBox};
 use crate::object_size::Smoothing;
 use crate::ops::boundaries::{BoundaryMode, find_boundaries};
@@ -84,6 +85,9 @@ pub struct Apg {
     /// [`Apg::box_score_thresh`] and [`Apg::min_score`] are lowered in proportion. Good are those that reach them; where none do, and at 0,
     /// both stay. An image is looked at tile by tile. Ours (docs/decisions/0052-typical-scores.md).
     pub typical_score: f32,
+    /// How many pixels an object grows into the foreground around it ([`Apg::foreground_threshold`]) that no object has. 0 leaves it the
+    /// pixels of its mask, as in the reference. Ours (docs/decisions/0053-growing-into-the-foreground.md).
+    pub grow_px: u32,
     /// A mask is dropped when it overlaps a better one by more than this.
     pub nms_threshold: f32,
     /// How overlap is measured.
@@ -172,6 +176,7 @@ impl Default for Apg {
             min_size: 25,
             min_score: 0.0,
             typical_score: 0.0,
+            grow_px: 0,
             nms_threshold: 0.9,
             overlap: Overlap::IntersectionOverUnion,
             compat: false,
@@ -196,6 +201,8 @@ impl DerivedPrompt {
 pub struct Proposal {
     /// What the network answered to the prompt.
     pub mask: Mask,
+    /// The same grown by [`Apg::grow_px`], if that is set; painted without what it would take from other masks.
+    pub grown: Option<Mask>,
     /// The network's own IoU estimate.
     pub predicted_iou: f32,
     /// SAM's stability score.
@@ -223,7 +230,8 @@ impl Proposal {
     /// The same in a frame whose origin lies `dy` rows above and `dx` columns to the left.
     #[must_use]
     pub fn translate(self, dy: u32, dx: u32) -> Self {
-        Self { mask: self.mask.translate(dy, dx), point: [self.point[0] + dy, self.point[1] + dx], ..self }
+        let grown = self.grown.map(|mask| mask.translate(dy, dx));
+        Self { mask: self.mask.translate(dy, dx), grown, point: [self.point[0] + dy, self.point[1] + dx], ..self }
     }
 }
 
@@ -274,11 +282,11 @@ impl Apg {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Segmentation, M::Error> {
         let derived = self.derive_prompts(fields, boxes);
-        let proposals = self.propose(model, embedding, fields.size, &derived, progress)?;
+        let proposals = self.propose(model, embedding, fields, &derived, progress)?;
         Ok(self.merge(fields.size, proposals))
     }
 
-    /// One mask for every derived prompt of an encoded image (or tile) of `size`; with
+    /// One mask for every derived prompt of an encoded image (or tile) with these maps; with
     /// [`Apg::refine_with_box_prompts`] decoded twice.
     ///
     /// # Errors
@@ -287,11 +295,11 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
-        size: [u32; 2],
+        fields: &Fields,
         derived: &[DerivedPrompt],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Proposal>, M::Error> {
-        Ok(self.answers(model, embedding, size, derived, progress)?.into_iter().flatten().collect())
+        Ok(self.answers(model, embedding, fields, derived, progress)?.into_iter().flatten().collect())
     }
 
     /// For each prompt its proposal, if it has one.
@@ -299,7 +307,7 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
-        size: [u32; 2],
+        fields: &Fields,
         derived: &[DerivedPrompt],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Option<Proposal>>, M::Error> {
@@ -308,18 +316,21 @@ impl Apg {
         let passes = if self.refine_with_box_prompts { 2 } else { 1 };
         let total = prompts.len() * passes;
 
-        let mut answers = self.decode(model, embedding, &prompts, &points, |done| progress(done, total))?;
+        let mut answers = self.decode(model, embedding, fields, &prompts, &points, |done| progress(done, total))?;
         if self.refine_with_box_prompts {
             if !self.compat {
                 answers.iter_mut().for_each(|answer| *answer = answer.take().filter(|found| !found.mask.is_empty()));
             }
             let found: Vec<usize> = (0..answers.len()).filter(|&index| answers[index].is_some()).collect();
             let proposals: Vec<&Proposal> = answers.iter().flatten().collect();
-            let prompts: Vec<Prompt> =
-                proposals.iter().map(|proposal| Prompt::bounds(self.refining_box(&proposal.mask, size))).collect();
+            let prompts: Vec<Prompt> = proposals
+                .iter()
+                .map(|proposal| Prompt::bounds(self.refining_box(&proposal.mask, fields.size)))
+                .collect();
             let points: Vec<[u32; 2]> = proposals.iter().map(|proposal| proposal.point).collect();
             let before = total - prompts.len();
-            let refined = self.decode(model, embedding, &prompts, &points, |done| progress(before + done, total))?;
+            let refined =
+                self.decode(model, embedding, fields, &prompts, &points, |done| progress(before + done, total))?;
             for (index, answer) in found.into_iter().zip(refined) {
                 answers[index] = answer;
             }
@@ -349,7 +360,7 @@ impl Apg {
         let (dy, dx) = (tile.outer.y0, tile.outer.x0);
         let mut prompts = self.derive_prompts(fields, boxes);
         prompts.retain(|prompt| keeps(tile, [prompt.point[0] + dy, prompt.point[1] + dx]));
-        let proposals = self.propose(model, embedding, fields.size, &prompts, progress)?;
+        let proposals = self.propose(model, embedding, fields, &prompts, progress)?;
         Ok(self.found(proposals, tile))
     }
 
@@ -361,6 +372,7 @@ impl Apg {
                 origin: proposal.origin(),
                 anchor: proposal.point,
                 mask: proposal.mask,
+                grown: proposal.grown,
                 prompt: 0,
                 tile: *tile,
             })
@@ -465,6 +477,7 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
+        fields: &Fields,
         prompts: &[Prompt],
         points: &[[u32; 2]],
         mut progress: impl FnMut(usize),
@@ -474,20 +487,18 @@ impl Apg {
         for (prompts, points) in prompts.chunks(batch_size).zip(points.chunks(batch_size)) {
             let decoded = model.decode(embedding, prompts, self.multimasking)?;
             // Masks at image size, here, so that no more than a batch of logits is held.
-            proposals.par_extend(
-                decoded
-                    .into_par_iter()
-                    .zip(points)
-                    .map(|(candidates, &point)| best_of(candidates).map(|candidate| self.proposal(&candidate, point))),
-            );
+            proposals.par_extend(decoded.into_par_iter().zip(points).map(|(candidates, &point)| {
+                best_of(candidates).map(|candidate| self.proposal(&candidate, point, fields))
+            }));
             progress(proposals.len());
         }
         Ok(proposals)
     }
 
-    fn proposal(&self, Candidate { logits, predicted_iou }: &Candidate, point: [u32; 2]) -> Proposal {
+    fn proposal(&self, Candidate { logits, predicted_iou }: &Candidate, point: [u32; 2], fields: &Fields) -> Proposal {
         let (mask, stability_score) = stability_and_mask(logits, self.threshold_of(logits), STABILITY_OFFSET);
-        Proposal { mask, predicted_iou: *predicted_iou, stability_score, point }
+        let grown = (self.grow_px > 0).then(|| grow::grown(&mask, fields, self.foreground_threshold, self.grow_px));
+        Proposal { mask, grown, predicted_iou: *predicted_iou, stability_score, point }
     }
 
     fn threshold_of(&self, logits: &LogitMap) -> f32 {
@@ -538,8 +549,9 @@ impl Apg {
 
     /// Paints the masks, the largest first. A mask cut in pieces makes several objects, each with the mask's score.
     fn paint(&self, size: [u32; 2], kept: &[Proposal]) -> Segmentation {
-        let masks: Vec<&Mask> = kept.iter().map(|proposal| &proposal.mask).collect();
-        let painted = self.painting().paint(size, &masks);
+        let masks: Vec<_> = kept.iter().map(|proposal| (&proposal.mask, proposal.grown.as_ref())).collect();
+        let masks = grow::settled(size, &masks);
+        let painted = self.painting().paint(size, &masks.iter().map(AsRef::as_ref).collect::<Vec<&Mask>>());
         Segmentation::from_labels(painted.labels, |id| kept[painted.mask_of_object[id as usize - 1]].origin())
     }
 
@@ -690,7 +702,7 @@ mod tests {
             let rect = Rect { y0, x0, y1, x1 };
             let tile = Tile { outer: Rect::whole(SIZE), inner: Rect::whole(SIZE) };
             let origin = ObjectOrigin { score, ..ObjectOrigin::default() };
-            Found { mask: Mask::from_fn(rect, |_, _| true), origin, anchor: [y0, x0], prompt: 0, tile }
+            Found { mask: Mask::from_fn(rect, |_, _| true), grown: None, origin, anchor: [y0, x0], prompt: 0, tile }
         };
         // One wide object that the other scale sees as two; one seen by each scale alone; two that share a quarter.
         let small = vec![found(10, 10, 20, 40, 0.6), found(60, 10, 70, 20, 0.5), found(60, 60, 70, 80, 0.7)];
@@ -869,6 +881,7 @@ mod tests {
         let kept = |apg: &Apg, scores: &[f32]| {
             let proposals = scores.iter().enumerate().map(|(index, &predicted_iou)| Proposal {
                 mask: Mask::from_fn(rect(index), |_, _| true),
+                grown: None,
                 predicted_iou,
                 stability_score: 1.0,
                 point: [5, 10 * index as u32 + 3],
@@ -918,6 +931,7 @@ mod tests {
         let proposals =
             shapes.iter().zip(numbers).enumerate().map(|(index, (shape, (predicted_iou, stability_score)))| Proposal {
                 mask: draw(shape, SIZE),
+                grown: None,
                 predicted_iou,
                 stability_score,
                 point: [index as u32, 0],
@@ -1026,6 +1040,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn objects_grow_into_the_foreground_and_not_into_each_other() {
+        let model = ScriptedModel::new(SIZE, &[(48.0, 50.0, 12.0), (48.0, 73.0, 12.0), (10.0, 110.0, 8.0)]);
+        // Logits are 20 a pixel: masks end two pixels before their discs.
+        let small = Apg { mask_threshold: MaskThreshold::Fixed(40.0), ..Apg::default() };
+        let grown = Apg { grow_px: 3, ..small.clone() };
+        let iou = |apg: &Apg| mean_best_iou(&model.truth(), &run(apg, &model).labels);
+        assert!(iou(&small) < 0.75 && iou(&grown) > 0.97, "{} {}", iou(&small), iou(&grown));
+
+        // As a tile, and at two scales of which one shows nothing more.
+        let embedding = model.encode(&model.image()).unwrap();
+        let fields = model.fields(&embedding).unwrap();
+        let tile = Tile { outer: Rect::whole(SIZE), inner: Rect::whole(SIZE) };
+        let found = grown.tile(&model, &embedding, &fields, None, &tile, &mut |_, _| ()).unwrap();
+        assert_eq!(grown.merge_scales(SIZE, vec![found.clone(), found]).labels, run(&grown, &model).labels);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Flows {
             let anchor = [anchor[0] + tile.outer.y0, anchor[1] + tile.outer.x0];
             let mask = masks[object.id as usize - 1].translate(tile.outer.y0, tile.outer.x0);
             let origin = ObjectOrigin { score: object.score, ..ObjectOrigin::default() };
-            keeps(tile, anchor).then_some(Found { mask, origin, anchor, prompt: 0, tile: *tile })
+            keeps(tile, anchor).then_some(Found { mask, grown: None, origin, anchor, prompt: 0, tile: *tile })
         });
         kept.collect()
     }

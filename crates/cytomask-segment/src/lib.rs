@@ -9,6 +9,7 @@ pub mod apg;
 pub mod flows;
 #[cfg(test)]
 mod golden;
+mod grow;
 pub mod model;
 pub mod object_size;
 pub mod ops;

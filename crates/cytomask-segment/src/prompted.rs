@@ -185,6 +185,7 @@ impl Prompted {
             let candidates = model.decode(embedding, &moved, self.multimask)?;
             let answers: Vec<Answer> = candidates.into_par_iter().map(|of_prompt| self.best(of_prompt)).collect();
             found.extend(answers.into_iter().zip(batch).map(|(answer, &index)| Found {
+                grown: None,
                 origin: answer.origin(&prompts[index]),
                 mask: answer.mask.translate(dy, dx),
                 anchor: Self::anchor(&prompts[index], whole_image).unwrap_or_default(),

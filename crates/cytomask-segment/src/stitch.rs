@@ -11,6 +11,7 @@
 
 use cytomask_image::{Mask, Rect, Tile};
 
+use crate::grow;
 use crate::ops::nms::{Overlap, ordered_mask_nms};
 use crate::ops::paint::{Paint, number_by_position};
 use crate::segmentation::{ObjectOrigin, Segmentation};
@@ -29,6 +30,8 @@ const WINDOWS: u32 = 3;
 pub struct Found {
     /// Its pixels; those beyond the tile's outer border are missing.
     pub mask: Mask,
+    /// The same grown into what surrounds it, if the strategy grows objects; painted without what it would take from other masks.
+    pub grown: Option<Mask>,
     /// What is known of it.
     pub origin: ObjectOrigin,
     /// `[y, x]` that decides which tile it belongs to.
@@ -152,6 +155,10 @@ fn agree(a: &Found, b: &Found) -> bool {
 fn put_together(pieces: &[&Found]) -> Found {
     let best = pieces.iter().copied().reduce(|a, b| if b.origin.score > a.origin.score { b } else { a });
     let mut whole = best.cloned().unwrap_or_else(|| unreachable!("a group has pieces"));
+    if pieces.iter().any(|piece| piece.grown.is_some()) {
+        let all = pieces.iter().map(|piece| piece.grown.as_ref().unwrap_or(&piece.mask));
+        whole.grown = Some(all.fold(Mask::default(), |both, grown| both.union(grown)));
+    }
     for piece in pieces {
         whole.mask = whole.mask.union(&piece.mask);
     }
@@ -161,8 +168,9 @@ fn put_together(pieces: &[&Found]) -> Found {
 
 /// Paints objects in the frame of an image of `size`, as one strategy paints its masks.
 pub(crate) fn paint_found(paint: &Paint, size: [u32; 2], found: &[Found]) -> Segmentation {
-    let masks: Vec<&Mask> = found.iter().map(|object| &object.mask).collect();
-    let mut painted = paint.paint(size, &masks);
+    let masks: Vec<_> = found.iter().map(|object| (&object.mask, object.grown.as_ref())).collect();
+    let masks = grow::settled(size, &masks);
+    let mut painted = paint.paint(size, &masks.iter().map(AsRef::as_ref).collect::<Vec<&Mask>>());
     number_by_position(&mut painted.labels, &mut painted.mask_of_object);
     Segmentation::from_labels(painted.labels, |id| found[painted.mask_of_object[id as usize - 1]].origin)
 }
@@ -256,7 +264,7 @@ mod tests {
     fn found(rect: Rect, tile: Tile, score: f32) -> Found {
         let anchor = [(rect.y0 + rect.y1) / 2, (rect.x0 + rect.x1) / 2];
         let origin = ObjectOrigin { score, ..ObjectOrigin::default() };
-        Found { mask: Mask::from_fn(rect, |_, _| true), origin, anchor, prompt: 0, tile }
+        Found { mask: Mask::from_fn(rect, |_, _| true), grown: None, origin, anchor, prompt: 0, tile }
     }
 
     /// Two tiles side by side with their seam at column 64 and a halo of 16.

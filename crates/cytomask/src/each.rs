@@ -184,17 +184,16 @@ impl Prepared {
         let Encoded { model, tiles } = self.encoded()?;
         let tile = &tiles[0];
         // Maps and boxes first, so that no two threads compute them.
-        tile.fields(model)?;
+        let fields = tile.fields(model)?;
         groups.iter().try_for_each(|group| tile.boxes_for(group[0].1, model).map(|_| ()))?;
         let derived = groups
             .par_iter()
             .map(|group| job::tile_prompts(group[0].1, tile, model))
             .collect::<Result<Vec<_>, Error>>()?;
         let mut answers = std::mem::take(&mut *lock(&self.answers));
-        let size = tile.tile.outer.size();
         let mut propose = |(group, prompts): (&Vec<(usize, &Apg)>, &Vec<DerivedPrompt>)| {
             let known = &mut answers.prompts;
-            group[0].1.propose_new(model, &tile.embedding, size, prompts, known, &mut |_, _| {})
+            group[0].1.propose_new(model, &tile.embedding, fields, prompts, known, &mut |_, _| {})
         };
         let found = groups.iter().zip(&derived).map(&mut propose).collect::<Result<Vec<_>, _>>();
         *lock(&self.answers) = answers;

@@ -117,7 +117,7 @@ pub fn segment_tile(
         Strategy::Ais(_) => Ok(TileResult::Fields(Rect::whole(size), features.fields(model)?.clone())),
         Strategy::Apg(apg) => {
             let prompts = tile_prompts(apg, features, model)?;
-            let proposals = apg.propose(model, &features.embedding, size, &prompts, progress)?;
+            let proposals = apg.propose(model, &features.embedding, features.fields(model)?, &prompts, progress)?;
             Ok(tile_proposals(features, proposals))
         }
         Strategy::Amg(amg) => {

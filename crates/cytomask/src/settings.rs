@@ -78,6 +78,7 @@ fn slots_of_apg(apg: &mut Apg) -> Vec<Named<'_>> {
         ("min_size", Slot::Pixels(&mut apg.min_size)),
         ("min_score", Slot::Share(&mut apg.min_score)),
         ("typical_score", Slot::Share(&mut apg.typical_score)),
+        ("grow_px", Slot::Count(&mut apg.grow_px, 0)),
         ("nms_threshold", Slot::Share(&mut apg.nms_threshold)),
         ("intersection_over_min", Slot::OverMinimum(&mut apg.overlap)),
         ("compat", Slot::Flag(&mut apg.compat)),
@@ -332,7 +333,7 @@ mod tests {
     }
 
     fn any_apg() -> impl proptest::strategy::Strategy<Value = Apg> {
-        let numbers = (share(), share(), share(), smoothing(), share(), share(), share());
+        let numbers = (share(), share(), share(), smoothing(), share(), share(), share(), any::<u32>());
         let choices = (0..4_usize, 0..3_usize, any::<[bool; 4]>(), any::<u32>(), any::<u64>());
         let threshold = prop_oneof![Just(None), (-50.0_f32..50.0).prop_map(Some)];
         (numbers, choices, threshold, share(), wide_share()).prop_map(|(n, c, threshold, score, nms)| Apg {
@@ -343,6 +344,7 @@ mod tests {
             min_score: n.4,
             nms_threshold: n.5,
             typical_score: n.6,
+            grow_px: n.7,
             prompt_source: SOURCES[c.0].1,
             box_score_thresh: score,
             box_nms_thresh: nms,

@@ -94,6 +94,8 @@ impl Strategy {
                 min_score: 0.4,
                 // Dim and blurred images are rated low as a whole (docs/decisions/0052-typical-scores.md).
                 typical_score: 0.8,
+                // Its foreground map is finer than its masks (docs/decisions/0053-growing-into-the-foreground.md).
+                grow_px: 1,
                 nms_threshold: 0.5,
                 overlap: Overlap::IntersectionOverMinimum,
                 ..Apg::default()

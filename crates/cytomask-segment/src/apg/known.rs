@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Apg, DerivedPrompt, Proposal};
-use crate::model::{BoxPrompt, PromptModel};
+use crate::model::{BoxPrompt, Fields, PromptModel};
 
 /// What a network answered to the prompts of one encoded image (or tile), so that prompts which several settings share are decoded
 /// once.
@@ -37,7 +37,7 @@ impl DerivedPrompt {
 }
 
 impl Apg {
-    /// As [`Apg::propose`], without decoding again what `known` holds. `known` belongs to one encoded image or tile.
+    /// As [`Apg::propose`], without decoding again what `known` holds. `known` belongs to one encoded image or tile with one set of maps.
     ///
     /// # Errors
     /// Whatever the network reports.
@@ -45,7 +45,7 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
-        size: [u32; 2],
+        fields: &Fields,
         derived: &[DerivedPrompt],
         known: &mut KnownProposals,
         progress: &mut dyn FnMut(usize, usize),
@@ -55,7 +55,7 @@ impl Apg {
             derived.iter().filter(|prompt| !known.contains_key(&prompt.key())).copied().collect();
         new.sort_by_key(DerivedPrompt::key);
         new.dedup_by_key(|prompt| prompt.key());
-        let answers = self.answers(model, embedding, size, &new, progress)?;
+        let answers = self.answers(model, embedding, fields, &new, progress)?;
         known.extend(new.iter().map(DerivedPrompt::key).zip(answers));
         Ok(derived.iter().filter_map(|prompt| known.get(&prompt.key()).cloned().flatten()).collect())
     }
@@ -74,6 +74,9 @@ impl Apg {
             multimasking: self.multimasking,
             mask_threshold: self.mask_threshold,
             refine_with_box_prompts: self.refine_with_box_prompts,
+            grow_px: self.grow_px,
+            // Matters where masks grow, and then only.
+            foreground_threshold: if self.grow_px > 0 { self.foreground_threshold } else { 0.5 },
             compat: self.compat,
             ..Self::default()
         }
@@ -105,6 +108,7 @@ mod tests {
                     let maxima = PromptSource::BoundaryMaxima;
                     all.extend([
                         Apg { prompt_kind: PromptKind::Box, min_score: 0.6, ..apg.clone() },
+                        Apg { prompt_kind: PromptKind::Box, grow_px: 1, ..apg.clone() },
                         Apg {
                             prompt_source: maxima,
                             distance_smoothing: Smoothing::Sigma(1.0),
@@ -137,7 +141,7 @@ mod tests {
             let boxes = apg.boxes_of(&model, &embedding).unwrap();
             let plain = apg.run_with_fields(&model, &embedding, &fields, boxes.as_deref(), &mut |_, _| ()).unwrap();
             let prompts = apg.derive_prompts(&fields, boxes.as_deref());
-            let mut propose = || apg.propose_new(&model, &embedding, fields.size, &prompts, &mut known, &mut |_, _| ());
+            let mut propose = || apg.propose_new(&model, &embedding, &fields, &prompts, &mut known, &mut |_, _| ());
             let found = apg.merge(fields.size, propose().unwrap());
             assert_eq!((&found.labels, &found.objects), (&plain.labels, &plain.objects), "{apg:?}");
             let before = model.prompts_decoded();
@@ -156,7 +160,7 @@ mod tests {
             let apg = Apg { min_size, nms_threshold: 0.5 + 0.1 * index as f32, ..Apg::default() };
             assert_eq!(apg.proposing(), Apg::default().proposing());
             let prompts = apg.derive_prompts(&fields, None);
-            apg.propose_new(&model, &embedding, fields.size, &prompts, &mut known, &mut |_, _| ()).unwrap();
+            apg.propose_new(&model, &embedding, &fields, &prompts, &mut known, &mut |_, _| ()).unwrap();
             decoded = decoded.max(prompts.len());
         }
         assert_eq!(model.prompts_decoded(), decoded);
