@@ -19,7 +19,7 @@ use crate::grow;
 use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel, ProposedBox};
 use crate::object_size::Smoothing;
 use crate::ops::boundaries::{BoundaryMode, find_boundaries};
-use crate::ops::components::{Connectivity, label_mask};
+use crate::ops::components::{Connectivity, label_mask, largest_piece};
 use crate::ops::distance::{distance_to_unset, squared_distance_to_unset};
 use crate::ops::gaussian::gaussian;
 use crate::ops::nms::{Overlap, mask_nms, proposed_box_nms, voted_boxes};
@@ -93,7 +93,7 @@ pub struct Apg {
     /// How overlap is measured.
     pub overlap: Overlap,
     /// Reproduces the reference where it differs from what is right: the choice of points (see [`Apg::derive_prompts`]),
-    /// swapped image sides in the box refinement, thin masks exempt from suppression ([`mask_nms`]), and a lost object when no
+    /// islands of a mask as objects of their own, swapped image sides in the box refinement, thin masks exempt from suppression ([`mask_nms`]), and a lost object when no
     /// pixel is background ([`Paint::compat`]). Equal scores keep the order of their prompts here as without; the reference
     /// leaves that open.
     pub compat: bool,
@@ -497,6 +497,8 @@ impl Apg {
 
     fn proposal(&self, Candidate { logits, predicted_iou }: &Candidate, point: [u32; 2], fields: &Fields) -> Proposal {
         let (mask, stability_score) = stability_and_mask(logits, self.threshold_of(logits), STABILITY_OFFSET);
+        // A prompt stands for one object: islands beside it are none (docs/decisions/0054-islands.md).
+        let mask = if self.compat { mask } else { largest_piece(mask) };
         let grown = (self.grow_px > 0).then(|| grow::grown(&mask, fields, self.foreground_threshold, self.grow_px));
         Proposal { mask, grown, predicted_iou: *predicted_iou, stability_score, point }
     }

@@ -29,7 +29,7 @@ pub struct Estimate {
 /// Estimates one image of `size` cut into `tiles` tiles. The machine's speed is measured by a short matrix product.
 ///
 /// Seconds are right within a factor of about two, since networks reach different shares of the machine's best rate; for APG with the
-/// built-in model they are too high, by up to five where objects are few.
+/// built-in model they are too high, by up to three where objects are few.
 pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize, device: DeviceChoice) -> Estimate {
     let tiles = tiles.max(1) as u64;
     let cost = tile_cost(model, size, tiles as usize);
