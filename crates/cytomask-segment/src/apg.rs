@@ -4,7 +4,7 @@
 //! Archit & Pape, "Segment Anything for Cell Instance Segmentation with Automatic Prompt Generation"; reference:
 //! `AutomaticPromptGenerator` of micro-sam 1.8. Beyond it: points that always lie inside their component, box prompts from the
 //! maps or from a network that proposes boxes itself, box refinement that is right on images that are not square, a least score,
-//! and a score for every object.
+//! objects that grow to the edge of the foreground, and a score for every object.
 //! [`Apg::compat`] goes back to the reference's choices. A tiled image goes through [`Apg::tile`] tile by tile,
 //! [`crate::stitch`] and [`Apg::paint_found`]; one looked at at several scales through [`Apg::merge_scales`].
 
@@ -92,10 +92,10 @@ pub struct Apg {
     pub nms_threshold: f32,
     /// How overlap is measured.
     pub overlap: Overlap,
-    /// Reproduces the reference where it differs from what is right: the choice of points (see [`Apg::derive_prompts`]),
-    /// islands of a mask as objects of their own, swapped image sides in the box refinement, thin masks exempt from suppression ([`mask_nms`]), and a lost object when no
-    /// pixel is background ([`Paint::compat`]). Equal scores keep the order of their prompts here as without; the reference
-    /// leaves that open.
+    /// Reproduces the reference where it differs from what is right: the choice of points (see [`Apg::derive_prompts`]), islands of a
+    /// mask as objects of their own, swapped image sides in the box refinement, thin masks exempt from suppression ([`mask_nms`]), and a
+    /// lost object when no pixel is background ([`Paint::compat`]). Equal scores keep the order of their prompts here as without; the
+    /// reference leaves that open.
     pub compat: bool,
 }
 

@@ -328,7 +328,13 @@ mod tests {
         let Ok(joined) = join(pieces.clone(), &settings, refuse);
         assert_eq!(joined.len(), 1);
         assert_eq!(joined[0].mask, Mask::from_fn(rect(10, 30, 20, 110), |_, _| true));
-        assert!(joined[0].origin.cut);
+        assert!(joined[0].origin.cut && joined[0].grown.is_none());
+
+        let wider = Mask::from_fn(rect(9, 29, 21, 80), |_, _| true);
+        let mut grown = pieces.clone();
+        grown[0].grown = Some(wider.clone());
+        let Ok(joined) = join(grown, &settings, refuse);
+        assert_eq!(joined[0].grown, Some(wider.union(&pieces[1].mask)), "a piece that did not grow as it is");
 
         // A large enough window shows it whole.
         let settings = Join { max_window: 200, ..settings };

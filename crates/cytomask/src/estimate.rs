@@ -64,8 +64,9 @@ pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize
 /// Peak memory of one image of `size` cut into `tiles` tiles, bytes, roughly: the network on one tile, and the whole image.
 pub fn memory_bytes(model: &Model, _strategy: &Strategy, size: [u32; 2], tiles: usize) -> u64 {
     let pixels = u64::from(size[0]) * u64::from(size[1]);
-    // In one piece: samples, converted pixels, three maps and labels, each four bytes. In tiles: labels, and masks as run-lengths.
-    let per_pixel = if tiles > 1 { 4 + 1 } else { 4 * (3 + 3 + 3 + 1) };
+    // In one piece: samples, converted pixels, three maps and labels, each four bytes. In tiles: labels, masks as
+    // run-lengths, and whether a pixel is taken while objects grow.
+    let per_pixel = if tiles > 1 { 4 + 1 + 1 } else { 4 * (3 + 3 + 3 + 1) };
     tile_cost(model, size, tiles).memory_bytes + pixels * per_pixel
 }
 
