@@ -23,7 +23,7 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 
 YIQ_INV = np.linalg.inv(YIQ).astype(np.float32)
 
 
-def colour(x, grey, rng, sigma=0.0):
+def colour(x, grey, rng, sigma):
     """Intensity and colour augmentation of an image [H,W,3] in 0..255; between light and noise it is blurred by `sigma`."""
     x = x / 255.0
     if grey:

@@ -12,13 +12,13 @@ use crate::{segment, settings};
 
 /// Says what would be done, image by image, with estimated time and memory.
 pub(crate) fn run(arguments: &SegmentArgs, segmenter: &Segmenter, images: &[PathBuf]) -> Result<()> {
-    let device = settings::device(arguments.model.device);
+    let rate = cytomask::machine_rate(settings::device(arguments.model.device));
     let (mut seconds, mut memory) = (0.0, 0);
     let mut rows = Vec::new();
     for (path, size) in segment::sizes(images, &crate::choose::selection(&arguments.choose)?) {
         let row = match size.and_then(|size| Ok((size, segmenter.plan(size, 1.0)?.len()))) {
             Ok((size, tiles)) => {
-                let cost = cytomask::estimate(segmenter.model(), segmenter.chosen_strategy(), size, tiles, device);
+                let cost = cytomask::estimate(segmenter.model(), segmenter.chosen_strategy(), size, tiles, rate);
                 seconds += cost.seconds;
                 memory = memory.max(cost.memory_bytes);
                 json!({ "input": path, "size": size, "tiles": tiles, "seconds": cost.seconds, "memory_bytes": cost.memory_bytes })

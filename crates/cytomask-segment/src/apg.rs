@@ -19,13 +19,14 @@ use crate::grow;
 use crate::model::{BoxPrompt, Candidate, FieldModel, Fields, Prompt, PromptModel, ProposedBox};
 use crate::object_size::Smoothing;
 use crate::ops::boundaries::{BoundaryMode, find_boundaries};
-use crate::ops::components::{Connectivity, label_mask, largest_piece};
+use crate::ops::components::{Connectivity, label_mask};
 use crate::ops::distance::{distance_to_unset, squared_distance_to_unset};
 use crate::ops::gaussian::gaussian;
 use crate::ops::nms::{Overlap, mask_nms, proposed_box_nms, voted_boxes};
 use crate::ops::otsu::automatic_threshold;
 use crate::ops::paint::{Claim, Paint};
 use crate::ops::peaks::local_minima;
+use crate::ops::small_regions::largest_piece;
 use crate::ops::stability::stability_and_mask;
 use crate::ops::watershed::watershed;
 use crate::segmentation::{ObjectOrigin, Segmentation};
@@ -201,8 +202,6 @@ impl DerivedPrompt {
 pub struct Proposal {
     /// What the network answered to the prompt.
     pub mask: Mask,
-    /// The same grown by [`Apg::grow_px`], if that is set; painted without what it would take from other masks.
-    pub grown: Option<Mask>,
     /// The network's own IoU estimate.
     pub predicted_iou: f32,
     /// SAM's stability score.
@@ -230,8 +229,7 @@ impl Proposal {
     /// The same in a frame whose origin lies `dy` rows above and `dx` columns to the left.
     #[must_use]
     pub fn translate(self, dy: u32, dx: u32) -> Self {
-        let grown = self.grown.map(|mask| mask.translate(dy, dx));
-        Self { mask: self.mask.translate(dy, dx), grown, point: [self.point[0] + dy, self.point[1] + dx], ..self }
+        Self { mask: self.mask.translate(dy, dx), point: [self.point[0] + dy, self.point[1] + dx], ..self }
     }
 }
 
@@ -282,11 +280,11 @@ impl Apg {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Segmentation, M::Error> {
         let derived = self.derive_prompts(fields, boxes);
-        let proposals = self.propose(model, embedding, fields, &derived, progress)?;
-        Ok(self.merge(fields.size, proposals))
+        let proposals = self.propose(model, embedding, fields.size, &derived, progress)?;
+        Ok(self.merge(fields, proposals))
     }
 
-    /// One mask for every derived prompt of an encoded image (or tile) with these maps; with
+    /// One mask for every derived prompt of an encoded image (or tile) of `size`; with
     /// [`Apg::refine_with_box_prompts`] decoded twice.
     ///
     /// # Errors
@@ -295,11 +293,11 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
-        fields: &Fields,
+        size: [u32; 2],
         derived: &[DerivedPrompt],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Proposal>, M::Error> {
-        Ok(self.answers(model, embedding, fields, derived, progress)?.into_iter().flatten().collect())
+        Ok(self.answers(model, embedding, size, derived, progress)?.into_iter().flatten().collect())
     }
 
     /// For each prompt its proposal, if it has one.
@@ -307,7 +305,7 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
-        fields: &Fields,
+        size: [u32; 2],
         derived: &[DerivedPrompt],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Option<Proposal>>, M::Error> {
@@ -316,21 +314,18 @@ impl Apg {
         let passes = if self.refine_with_box_prompts { 2 } else { 1 };
         let total = prompts.len() * passes;
 
-        let mut answers = self.decode(model, embedding, fields, &prompts, &points, |done| progress(done, total))?;
+        let mut answers = self.decode(model, embedding, &prompts, &points, |done| progress(done, total))?;
         if self.refine_with_box_prompts {
             if !self.compat {
                 answers.iter_mut().for_each(|answer| *answer = answer.take().filter(|found| !found.mask.is_empty()));
             }
             let found: Vec<usize> = (0..answers.len()).filter(|&index| answers[index].is_some()).collect();
             let proposals: Vec<&Proposal> = answers.iter().flatten().collect();
-            let prompts: Vec<Prompt> = proposals
-                .iter()
-                .map(|proposal| Prompt::bounds(self.refining_box(&proposal.mask, fields.size)))
-                .collect();
+            let prompts: Vec<Prompt> =
+                proposals.iter().map(|proposal| Prompt::bounds(self.refining_box(&proposal.mask, size))).collect();
             let points: Vec<[u32; 2]> = proposals.iter().map(|proposal| proposal.point).collect();
             let before = total - prompts.len();
-            let refined =
-                self.decode(model, embedding, fields, &prompts, &points, |done| progress(before + done, total))?;
+            let refined = self.decode(model, embedding, &prompts, &points, |done| progress(before + done, total))?;
             for (index, answer) in found.into_iter().zip(refined) {
                 answers[index] = answer;
             }
@@ -338,9 +333,10 @@ impl Apg {
         Ok(answers)
     }
 
-    /// Suppresses and paints the proposals of an image of `size`, of all its tiles together.
-    pub fn merge(&self, size: [u32; 2], proposals: Vec<Proposal>) -> Segmentation {
-        self.paint(size, &self.suppress(proposals))
+    /// Suppresses, grows and paints the proposals of an image with these maps.
+    pub fn merge(&self, fields: &Fields, proposals: Vec<Proposal>) -> Segmentation {
+        let whole = Rect::whole(fields.size);
+        self.paint_found(fields.size, &self.found(proposals, fields, &Tile { outer: whole, inner: whole }))
     }
 
     /// The objects of a tile of an image, in the image's frame; `embedding`, `fields` and `boxes` are those of the tile with its halo. Prompts
@@ -360,23 +356,28 @@ impl Apg {
         let (dy, dx) = (tile.outer.y0, tile.outer.x0);
         let mut prompts = self.derive_prompts(fields, boxes);
         prompts.retain(|prompt| keeps(tile, [prompt.point[0] + dy, prompt.point[1] + dx]));
-        let proposals = self.propose(model, embedding, fields, &prompts, progress)?;
-        Ok(self.found(proposals, tile))
+        let proposals = self.propose(model, embedding, fields.size, &prompts, progress)?;
+        Ok(self.found(proposals, fields, tile))
     }
 
-    /// The objects of a tile, in the image's frame, that its proposals (in the tile's) come to.
-    pub fn found(&self, proposals: Vec<Proposal>, tile: &Tile) -> Vec<Found> {
-        let placed = self.suppress(proposals).into_iter().map(|found| found.translate(tile.outer.y0, tile.outer.x0));
-        placed
-            .map(|proposal| Found {
+    /// The objects of a tile, in the image's frame, that its proposals (in the tile's, as its maps) come to.
+    pub fn found(&self, proposals: Vec<Proposal>, fields: &Fields, tile: &Tile) -> Vec<Found> {
+        let (dy, dx) = (tile.outer.y0, tile.outer.x0);
+        let placed = |proposal: Proposal| {
+            let grown = (self.grow_px > 0).then(|| {
+                grow::grown(&proposal.mask, fields, self.foreground_threshold, self.grow_px).translate(dy, dx)
+            });
+            let proposal = proposal.translate(dy, dx);
+            Found {
                 origin: proposal.origin(),
                 anchor: proposal.point,
                 mask: proposal.mask,
-                grown: proposal.grown,
+                grown,
                 prompt: 0,
                 tile: *tile,
-            })
-            .collect()
+            }
+        };
+        self.suppress(proposals).into_par_iter().map(placed).collect()
     }
 
     /// The image of `size` from the objects that each of several scales showed, all in the image's frame.
@@ -477,7 +478,6 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
-        fields: &Fields,
         prompts: &[Prompt],
         points: &[[u32; 2]],
         mut progress: impl FnMut(usize),
@@ -487,20 +487,22 @@ impl Apg {
         for (prompts, points) in prompts.chunks(batch_size).zip(points.chunks(batch_size)) {
             let decoded = model.decode(embedding, prompts, self.multimasking)?;
             // Masks at image size, here, so that no more than a batch of logits is held.
-            proposals.par_extend(decoded.into_par_iter().zip(points).map(|(candidates, &point)| {
-                best_of(candidates).map(|candidate| self.proposal(&candidate, point, fields))
-            }));
+            proposals.par_extend(
+                decoded
+                    .into_par_iter()
+                    .zip(points)
+                    .map(|(candidates, &point)| best_of(candidates).map(|candidate| self.proposal(&candidate, point))),
+            );
             progress(proposals.len());
         }
         Ok(proposals)
     }
 
-    fn proposal(&self, Candidate { logits, predicted_iou }: &Candidate, point: [u32; 2], fields: &Fields) -> Proposal {
+    fn proposal(&self, Candidate { logits, predicted_iou }: &Candidate, point: [u32; 2]) -> Proposal {
         let (mask, stability_score) = stability_and_mask(logits, self.threshold_of(logits), STABILITY_OFFSET);
         // A prompt stands for one object: islands beside it are none (docs/decisions/0054-islands.md).
         let mask = if self.compat { mask } else { largest_piece(mask) };
-        let grown = (self.grow_px > 0).then(|| grow::grown(&mask, fields, self.foreground_threshold, self.grow_px));
-        Proposal { mask, grown, predicted_iou: *predicted_iou, stability_score, point }
+        Proposal { mask, predicted_iou: *predicted_iou, stability_score, point }
     }
 
     fn threshold_of(&self, logits: &LogitMap) -> f32 {
@@ -549,14 +551,7 @@ impl Apg {
         kept.into_iter().filter_map(|index| proposals[index].take()).collect()
     }
 
-    /// Paints the masks, the largest first. A mask cut in pieces makes several objects, each with the mask's score.
-    fn paint(&self, size: [u32; 2], kept: &[Proposal]) -> Segmentation {
-        let masks: Vec<_> = kept.iter().map(|proposal| (&proposal.mask, proposal.grown.as_ref())).collect();
-        let masks = grow::settled(size, &masks);
-        let painted = self.painting().paint(size, &masks.iter().map(AsRef::as_ref).collect::<Vec<&Mask>>());
-        Segmentation::from_labels(painted.labels, |id| kept[painted.mask_of_object[id as usize - 1]].origin())
-    }
-
+    /// The largest mask first. A mask cut in pieces makes several objects, each with the mask's score.
     fn painting(&self) -> Paint {
         Paint {
             min_size_px: self.min_size,
@@ -883,12 +878,11 @@ mod tests {
         let kept = |apg: &Apg, scores: &[f32]| {
             let proposals = scores.iter().enumerate().map(|(index, &predicted_iou)| Proposal {
                 mask: Mask::from_fn(rect(index), |_, _| true),
-                grown: None,
                 predicted_iou,
                 stability_score: 1.0,
                 point: [5, 10 * index as u32 + 3],
             });
-            apg.merge(SIZE, proposals.collect()).objects.len()
+            apg.merge(&fields, proposals.collect()).objects.len()
         };
         let fixed = Apg { typical_score: 0.0, ..apg.clone() };
         // Boxes from 0.55 · 0.6 / 0.8 = 0.4125, masks from 0.4 · 0.6 / 0.8 = 0.3.
@@ -933,7 +927,6 @@ mod tests {
         let proposals =
             shapes.iter().zip(numbers).enumerate().map(|(index, (shape, (predicted_iou, stability_score)))| Proposal {
                 mask: draw(shape, SIZE),
-                grown: None,
                 predicted_iou,
                 stability_score,
                 point: [index as u32, 0],
@@ -951,7 +944,7 @@ mod tests {
             ("small", Apg { min_size: 0, ..compat() }),
         ] {
             let kept = apg.suppress(golden_proposals(&golden));
-            let found = apg.paint(SIZE, &kept);
+            let found = apg.merge(&fields_of(&Labels::zeros(SIZE)), golden_proposals(&golden));
             assert_eq!(found.labels, golden.labels(&format!("nms/{name}")), "{name}");
             for object in &found.objects {
                 let origin =

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cytomask_image::Tile;
 use cytomask_segment::amg::Proposals;
 use cytomask_segment::apg::{DerivedPrompt, KnownProposals, Proposal};
-use cytomask_segment::{Ais, Amg, Apg, Segmentation};
+use cytomask_segment::{Ais, Amg, Apg, Fields, Segmentation};
 use rayon::prelude::*;
 
 use crate::job;
@@ -163,14 +163,15 @@ impl Prepared {
         // Settings that reproduce the reference look at one scale, others may look at several.
         for same_scales in groups(settings, |a, b| a.compat == b.compat) {
             let scales = self.seen_by(&Strategy::Apg(same_scales[0].1.clone()), &mut |_| {})?;
-            let tiles =
-                scales.iter().map(|scale| Ok(scale.encoded()?.tiles[0].tile)).collect::<Result<Vec<_>, Error>>()?;
             let same_proposals = groups(&same_scales, |a, b| a.proposing() == b.proposing());
             let by_scale =
                 scales.iter().map(|scale| scale.proposals(&same_proposals)).collect::<Result<Vec<_>, Error>>()?;
+            let tiles = scales.iter().map(Self::tile_with_fields).collect::<Result<Vec<_>, Error>>()?;
             for (at, group) in same_proposals.iter().enumerate() {
                 group.par_iter().for_each(|&(index, apg)| {
-                    let found = |(tile, groups): (&Tile, &Vec<Vec<Proposal>>)| apg.found(groups[at].clone(), tile);
+                    let found = |((tile, fields), groups): (&(Tile, &Fields), &Vec<Vec<Proposal>>)| {
+                        apg.found(groups[at].clone(), fields, tile)
+                    };
                     let found = tiles.iter().zip(&by_scale).map(found).collect();
                     results.put(index, apg.merge_scales(self.size(), found));
                 });
@@ -179,21 +180,28 @@ impl Prepared {
         Ok(())
     }
 
+    /// The only tile of an image of one, and its maps.
+    fn tile_with_fields(&self) -> Result<(Tile, &Fields), Error> {
+        let Encoded { model, tiles } = self.encoded()?;
+        Ok((tiles[0].tile, tiles[0].fields(model)?))
+    }
+
     /// The proposals in an image of one tile for the first settings of each group.
     fn proposals(&self, groups: &[Vec<(usize, &Apg)>]) -> Result<Vec<Vec<Proposal>>, Error> {
         let Encoded { model, tiles } = self.encoded()?;
         let tile = &tiles[0];
         // Maps and boxes first, so that no two threads compute them.
-        let fields = tile.fields(model)?;
+        tile.fields(model)?;
         groups.iter().try_for_each(|group| tile.boxes_for(group[0].1, model).map(|_| ()))?;
         let derived = groups
             .par_iter()
             .map(|group| job::tile_prompts(group[0].1, tile, model))
             .collect::<Result<Vec<_>, Error>>()?;
         let mut answers = std::mem::take(&mut *lock(&self.answers));
+        let size = tile.tile.outer.size();
         let mut propose = |(group, prompts): (&Vec<(usize, &Apg)>, &Vec<DerivedPrompt>)| {
             let known = &mut answers.prompts;
-            group[0].1.propose_new(model, &tile.embedding, fields, prompts, known, &mut |_, _| {})
+            group[0].1.propose_new(model, &tile.embedding, size, prompts, known, &mut |_, _| {})
         };
         let found = groups.iter().zip(&derived).map(&mut propose).collect::<Result<Vec<_>, _>>();
         *lock(&self.answers) = answers;

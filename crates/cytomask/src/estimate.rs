@@ -1,6 +1,6 @@
 //! What a run will cost, before it starts.
 
-use cytomask_models::{Cost, DeviceChoice, Model, machine_rate};
+use cytomask_models::{Cost, Model};
 use cytomask_segment::Amg;
 use cytomask_segment::apg::PromptKind;
 
@@ -26,11 +26,11 @@ pub struct Estimate {
     pub gmac: f64,
 }
 
-/// Estimates one image of `size` cut into `tiles` tiles. The machine's speed is measured by a short matrix product.
+/// Estimates one image of `size` cut into `tiles` tiles on a machine of this rate ([`machine_rate`](crate::machine_rate), measured once for all images).
 ///
 /// Seconds are right within a factor of about two, since networks reach different shares of the machine's best rate; for APG with the
 /// built-in model they are too high, by up to three where objects are few.
-pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize, device: DeviceChoice) -> Estimate {
+pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize, rate: f64) -> Estimate {
     let tiles = tiles.max(1) as u64;
     let cost = tile_cost(model, size, tiles as usize);
     let objects = (f64::from(size[0]) * f64::from(size[1]) / ASSUMED_PIXELS_PER_OBJECT).max(1.0);
@@ -58,7 +58,7 @@ pub fn estimate(model: &Model, strategy: &Strategy, size: [u32; 2], tiles: usize
         None => pixels_gmac + prompts_gmac,
     };
     let memory_bytes = memory_bytes(model, strategy, size, tiles as usize);
-    Estimate { seconds: gmac / machine_rate(device).max(1e-9), memory_bytes, gmac }
+    Estimate { seconds: gmac / rate.max(1e-9), memory_bytes, gmac }
 }
 
 /// Peak memory of one image of `size` cut into `tiles` tiles, bytes, roughly: the network on one tile, and the whole image.
@@ -77,6 +77,8 @@ fn tile_cost(model: &Model, size: [u32; 2], tiles: usize) -> Cost {
 
 #[cfg(all(test, feature = "embedded"))]
 mod tests {
+    use cytomask_models::DeviceChoice;
+
     use super::*;
     use crate::embedded;
 
@@ -84,7 +86,7 @@ mod tests {
     fn an_image_four_times_as_large_costs_four_times_as_much() {
         let model = crate::load_model(embedded::NAME, None, DeviceChoice::Cpu).unwrap();
         let strategy = Strategy::default_for(&model);
-        let gmac = |size| estimate(&model, &strategy, size, 1, DeviceChoice::Cpu).gmac;
+        let gmac = |size| estimate(&model, &strategy, size, 1, 1.0).gmac;
         // Each object is decoded in a window of its own, however large the image.
         assert!((gmac([1040, 1392]) / gmac([520, 696]) - 4.0).abs() < 0.01);
     }

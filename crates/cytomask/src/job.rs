@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use cytomask_image::{Rect, Tile, tiles};
 use cytomask_models::{Embedding, Model};
-use cytomask_segment::apg::{DerivedPrompt, Proposal};
+use cytomask_segment::apg::DerivedPrompt;
 use cytomask_segment::stitch::{Found, keeps};
 use cytomask_segment::{Apg, FieldModel, Fields, FlowFields, PromptModel, ProposedBox, Segmentation};
 
@@ -25,8 +25,6 @@ pub use crate::large::join;
 pub enum TileResult {
     /// Maps of an image of one tile.
     Fields(Rect, Fields),
-    /// Masks of an image of one tile.
-    Proposals(Vec<Proposal>),
     /// The finished result of an image of one tile.
     Whole(Segmentation),
     /// What one of several tiles keeps.
@@ -116,9 +114,8 @@ pub fn segment_tile(
     match strategy {
         Strategy::Ais(_) => Ok(TileResult::Fields(Rect::whole(size), features.fields(model)?.clone())),
         Strategy::Apg(apg) => {
-            let prompts = tile_prompts(apg, features, model)?;
-            let proposals = apg.propose(model, &features.embedding, features.fields(model)?, &prompts, progress)?;
-            Ok(tile_proposals(features, proposals))
+            let (fields, boxes) = (features.fields(model)?, features.boxes_for(apg, model)?);
+            Ok(TileResult::Whole(apg.run_with_fields(model, &features.embedding, fields, boxes, progress)?))
         }
         Strategy::Amg(amg) => {
             let proposals =
@@ -199,12 +196,6 @@ pub(crate) fn tile_prompts(apg: &Apg, features: &TileFeatures, model: &Model) ->
     Ok(prompts)
 }
 
-/// What APG found in a tile, moved from the tile's frame to the image's.
-pub(crate) fn tile_proposals(features: &TileFeatures, proposals: Vec<Proposal>) -> TileResult {
-    let Rect { y0, x0, .. } = features.tile.outer;
-    TileResult::Proposals(proposals.into_iter().map(|proposal| proposal.translate(y0, x0)).collect())
-}
-
 /// Computes one tile of `image`: [`encode_tile`], then [`segment_tile`], without the steps the strategy can do without. `fields`
 /// replaces the model's maps (of the whole image) where they were made elsewhere.
 ///
@@ -271,7 +262,6 @@ pub fn merge(strategy: &Strategy, size: [u32; 2], results: Vec<TileResult>) -> R
     match (strategy, result) {
         (_, TileResult::Whole(segmentation)) if segmentation.labels.size() == size => Ok(segmentation),
         (Strategy::Ais(ais), TileResult::Fields(_, maps)) if maps.size == size => Ok(ais.segment(&maps)),
-        (Strategy::Apg(apg), TileResult::Proposals(proposals)) => Ok(apg.merge(size, proposals)),
         _ => Err(mixed()),
     }
 }

@@ -48,6 +48,7 @@ pub use cytomask_image::{
 pub use cytomask_models::flows::VolumeOptions;
 pub use cytomask_models::{
     DeviceChoice, Embedding, Family, FlowDiameter, FlowOptions, Model, NetworkSeconds, Precision, ScaleChoice,
+    machine_rate,
 };
 pub use cytomask_report as report;
 pub use cytomask_segment::ops::nms::Overlap;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Apg, DerivedPrompt, Proposal};
-use crate::model::{BoxPrompt, Fields, PromptModel};
+use crate::model::{BoxPrompt, PromptModel};
 
 /// What a network answered to the prompts of one encoded image (or tile), so that prompts which several settings share are decoded
 /// once.
@@ -37,7 +37,7 @@ impl DerivedPrompt {
 }
 
 impl Apg {
-    /// As [`Apg::propose`], without decoding again what `known` holds. `known` belongs to one encoded image or tile with one set of maps.
+    /// As [`Apg::propose`], without decoding again what `known` holds. `known` belongs to one encoded image or tile.
     ///
     /// # Errors
     /// Whatever the network reports.
@@ -45,7 +45,7 @@ impl Apg {
         &self,
         model: &M,
         embedding: &M::Embedding,
-        fields: &Fields,
+        size: [u32; 2],
         derived: &[DerivedPrompt],
         known: &mut KnownProposals,
         progress: &mut dyn FnMut(usize, usize),
@@ -55,7 +55,7 @@ impl Apg {
             derived.iter().filter(|prompt| !known.contains_key(&prompt.key())).copied().collect();
         new.sort_by_key(DerivedPrompt::key);
         new.dedup_by_key(|prompt| prompt.key());
-        let answers = self.answers(model, embedding, fields, &new, progress)?;
+        let answers = self.answers(model, embedding, size, &new, progress)?;
         known.extend(new.iter().map(DerivedPrompt::key).zip(answers));
         Ok(derived.iter().filter_map(|prompt| known.get(&prompt.key()).cloned().flatten()).collect())
     }
@@ -63,8 +63,8 @@ impl Apg {
     /// These settings with all that matters only once there are proposals at its default.
     #[must_use]
     pub fn proposing(&self) -> Self {
-        let Self { batch_size, min_size, min_score, nms_threshold, overlap, .. } = Self::default();
-        Self { batch_size, min_size, min_score, nms_threshold, overlap, ..self.clone() }
+        let Self { batch_size, min_size, min_score, grow_px, nms_threshold, overlap, .. } = Self::default();
+        Self { batch_size, min_size, min_score, grow_px, nms_threshold, overlap, ..self.clone() }
     }
 
     /// Of these settings those that say what becomes of a prompt; the rest at its default.
@@ -74,9 +74,6 @@ impl Apg {
             multimasking: self.multimasking,
             mask_threshold: self.mask_threshold,
             refine_with_box_prompts: self.refine_with_box_prompts,
-            grow_px: self.grow_px,
-            // Matters where masks grow, and then only.
-            foreground_threshold: if self.grow_px > 0 { self.foreground_threshold } else { 0.5 },
             compat: self.compat,
             ..Self::default()
         }
@@ -141,11 +138,11 @@ mod tests {
             let boxes = apg.boxes_of(&model, &embedding).unwrap();
             let plain = apg.run_with_fields(&model, &embedding, &fields, boxes.as_deref(), &mut |_, _| ()).unwrap();
             let prompts = apg.derive_prompts(&fields, boxes.as_deref());
-            let mut propose = || apg.propose_new(&model, &embedding, &fields, &prompts, &mut known, &mut |_, _| ());
-            let found = apg.merge(fields.size, propose().unwrap());
+            let mut propose = || apg.propose_new(&model, &embedding, fields.size, &prompts, &mut known, &mut |_, _| ());
+            let found = apg.merge(&fields, propose().unwrap());
             assert_eq!((&found.labels, &found.objects), (&plain.labels, &plain.objects), "{apg:?}");
             let before = model.prompts_decoded();
-            assert_eq!(apg.merge(fields.size, propose().unwrap()).labels, plain.labels);
+            assert_eq!(apg.merge(&fields, propose().unwrap()).labels, plain.labels);
             assert_eq!(model.prompts_decoded(), before, "nothing new was asked");
         }
     }
@@ -160,7 +157,7 @@ mod tests {
             let apg = Apg { min_size, nms_threshold: 0.5 + 0.1 * index as f32, ..Apg::default() };
             assert_eq!(apg.proposing(), Apg::default().proposing());
             let prompts = apg.derive_prompts(&fields, None);
-            apg.propose_new(&model, &embedding, &fields, &prompts, &mut known, &mut |_, _| ()).unwrap();
+            apg.propose_new(&model, &embedding, fields.size, &prompts, &mut known, &mut |_, _| ()).unwrap();
             decoded = decoded.max(prompts.len());
         }
         assert_eq!(model.prompts_decoded(), decoded);

@@ -4,7 +4,7 @@
 //! a component's root is the provisional number of its first pixel, and numbering the roots in ascending order gives row-major
 //! order, as scikit-image's `label` does.
 
-use cytomask_image::{Labels, Mask};
+use cytomask_image::Labels;
 
 /// Which pixels count as neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,23 +22,6 @@ pub enum Connectivity {
 pub fn label_mask(size: [u32; 2], mask: &[bool], connectivity: Connectivity) -> Labels {
     assert_eq!(mask.len(), size[0] as usize * size[1] as usize, "mask pixels for size {size:?}");
     label_by(size, connectivity, |pixel| mask[pixel], |_, _| true)
-}
-
-/// The largest connected part of a mask (by edges), the first in row-major order of equals.
-pub fn largest_piece(mask: Mask) -> Mask {
-    let rect = mask.rect();
-    let width = rect.width() as usize;
-    let at = |y: u32, x: u32| (y - rect.y0) as usize * width + (x - rect.x0) as usize;
-    let mut inside = vec![false; rect.area() as usize];
-    mask.for_each_run(|y, x0, x1| inside[at(y, x0)..at(y, x0) + (x1 - x0) as usize].fill(true));
-    let pieces = label_mask(rect.size(), &inside, Connectivity::Four);
-    let areas = pieces.extents().into_iter().map(|(area, _)| area).enumerate();
-    match areas.max_by_key(|&(index, area)| (area, std::cmp::Reverse(index))) {
-        Some((largest, area)) if area < mask.area() => {
-            Mask::from_fn(rect, |y, x| pieces.as_slice()[at(y, x)] == largest as u32 + 1)
-        }
-        _ => mask,
-    }
 }
 
 /// Components of equal ids of a label image: neighbours join only when their ids are equal. 0 stays 0.
@@ -222,15 +205,5 @@ pub(crate) mod tests {
             assert_eq!(label_mask(size, &[], Connectivity::Eight).max_id(), 0);
         }
         assert_eq!(label_mask([1, 1], &[true], Connectivity::Four).as_slice(), [1]);
-    }
-
-    #[test]
-    fn the_largest_piece_stays() {
-        let mask = Mask::from_runs(vec![(3, 5, 7), (3, 9, 10), (4, 5, 7), (5, 7, 9), (6, 7, 9), (6, 20, 21)]);
-        // Two of four pixels touch at a corner: the first stays.
-        assert_eq!(largest_piece(mask).runs(), [(3, 5, 7), (4, 5, 7)]);
-        let whole = Mask::from_runs(vec![(0, 0, 3), (1, 2, 4)]);
-        assert_eq!(largest_piece(whole.clone()), whole);
-        assert!(largest_piece(Mask::default()).is_empty());
     }
 }

@@ -1,10 +1,12 @@
 //! Removal of small holes and small islands from a mask.
 //!
-//! As `remove_small_regions` in `segment_anything/utils/amg.py`, on run-lengths: regions are 8-connected, the mask's as well as
+//! As `remove_small_regions` in `segment_anything/utils/amg.py`, on run-lengths: regions are 8-connected there, the mask's as well as
 //! the background's, and a region is small when it has fewer pixels than the threshold. A hole is any small region of the
 //! background, also one that touches the image border.
 
 use cytomask_image::Mask;
+
+use crate::ops::components::Connectivity;
 
 /// Half-open run `(y, x0, x1)`.
 type Run = (u32, u32, u32);
@@ -13,7 +15,7 @@ type Run = (u32, u32, u32);
 /// when there is no such region.
 pub fn fill_small_holes(mask: &Mask, [h, w]: [u32; 2], area_threshold: u64) -> Option<Mask> {
     let background = background_runs(mask, [h, w]);
-    let regions = Regions::of(&background);
+    let regions = Regions::of(&background, Connectivity::Eight);
     let mut runs: Vec<Run> = mask.runs().to_vec();
     let before = runs.len();
     runs.extend((0..background.len()).filter(|&run| regions.area_of(run) < area_threshold).map(|run| background[run]));
@@ -38,20 +40,32 @@ pub fn fill_small_holes(mask: &Mask, [h, w]: [u32; 2], area_threshold: u64) -> O
 /// A mask of one small region is returned unchanged, but as `Some`: the reference counts it as changed.
 pub fn remove_small_islands(mask: &Mask, area_threshold: u64) -> Option<Mask> {
     let runs = mask.runs();
-    let regions = Regions::of(runs);
+    let regions = Regions::of(runs, Connectivity::Eight);
     if (0..runs.len()).all(|run| regions.area_of(run) >= area_threshold) {
         return None;
     }
-    let largest = (0..runs.len()).map(|run| (regions.area_of(run), std::cmp::Reverse(run))).max();
-    let (largest_area, std::cmp::Reverse(first_run)) = largest?;
+    let largest = regions.largest()?;
     let keeps = |run: usize| {
-        if largest_area < area_threshold {
-            regions.root[run] == regions.root[first_run]
+        if regions.area_of(largest) < area_threshold {
+            regions.root[run] == regions.root[largest]
         } else {
             regions.area_of(run) >= area_threshold
         }
     };
     Some(Mask::from_runs((0..runs.len()).filter(|&run| keeps(run)).map(|run| runs[run]).collect()))
+}
+
+/// The largest connected part of a mask (by edges), the first in row-major order of equals.
+pub fn largest_piece(mask: Mask) -> Mask {
+    let runs = mask.runs();
+    let regions = Regions::of(runs, Connectivity::Four);
+    match regions.largest() {
+        Some(largest) if regions.area_of(largest) < mask.area() => {
+            let keeps = |run: &usize| regions.root[*run] == regions.root[largest];
+            Mask::from_runs((0..runs.len()).filter(keeps).map(|run| runs[run]).collect())
+        }
+        _ => mask,
+    }
 }
 
 /// The runs of an `[h, w]` image that the mask leaves free, sorted.
@@ -73,7 +87,7 @@ fn background_runs(mask: &Mask, [h, w]: [u32; 2]) -> Vec<Run> {
     free
 }
 
-/// Which 8-connected region each of a list of sorted runs belongs to.
+/// Which connected region each of a list of sorted runs belongs to.
 struct Regions {
     /// The first run of the region.
     root: Vec<usize>,
@@ -82,7 +96,9 @@ struct Regions {
 }
 
 impl Regions {
-    fn of(runs: &[Run]) -> Self {
+    fn of(runs: &[Run], connectivity: Connectivity) -> Self {
+        // How far beyond its ends a run touches those above and below.
+        let reach = u32::from(connectivity == Connectivity::Eight);
         let mut parent: Vec<usize> = (0..runs.len()).collect();
         // `above` walks the row before the current one; both rows are sorted, so one pass is enough.
         let (mut above, mut row_start) = (0, 0);
@@ -91,11 +107,11 @@ impl Regions {
                 above = row_start;
                 row_start = index;
             }
-            while above < row_start && (runs[above].0 + 1 < y || runs[above].2 < x0) {
+            while above < row_start && (runs[above].0 + 1 < y || runs[above].2 + reach <= x0) {
                 above += 1;
             }
             let mut other = above;
-            while other < row_start && runs[other].1 <= x1 {
+            while other < row_start && runs[other].1 < x1 + reach {
                 let (a, b) = (find(&mut parent, index), find(&mut parent, other));
                 parent[a.max(b)] = a.min(b);
                 other += 1;
@@ -107,6 +123,11 @@ impl Regions {
             area[parent[index]] += u64::from(x1 - x0);
         }
         Self { root: parent, area }
+    }
+
+    /// The first run of the largest region, of equally large ones of the first.
+    fn largest(&self) -> Option<usize> {
+        (0..self.root.len()).max_by_key(|&run| (self.area_of(run), std::cmp::Reverse(run)))
     }
 
     /// Pixels of the region that holds run `run`.
@@ -227,5 +248,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_largest_piece_stays() {
+        let mask = Mask::from_runs(vec![(3, 5, 7), (3, 9, 10), (4, 5, 7), (5, 7, 9), (6, 7, 9), (6, 20, 21)]);
+        // Two of four pixels touch at a corner: the first stays.
+        assert_eq!(largest_piece(mask).runs(), [(3, 5, 7), (4, 5, 7)]);
+        let whole = Mask::from_runs(vec![(0, 0, 3), (1, 2, 4)]);
+        assert_eq!(largest_piece(whole.clone()), whole);
+        assert!(largest_piece(Mask::default()).is_empty());
     }
 }
